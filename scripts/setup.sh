@@ -16,7 +16,8 @@ deal_root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
 deal_fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
 deal_say() { printf 'setup: %s\n' "$*" >&2; }
-deal_has_library() { { /sbin/ldconfig -p 2>/dev/null || ldconfig -p; } | grep -q "$1"; }
+# No `grep -q`: it would end before ldconfig has written everything, which pipefail takes for a failure.
+deal_has_library() { PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep "$1" >/dev/null; }
 
 # Missing Debian packages, one a line. $1: the interpreter, empty if none was found.
 deal_missing_packages() {
@@ -64,7 +65,7 @@ deal_find_python() {
 }
 
 deal_setup() {
-    local legacy=0 source=wheels numpy=numpy2 python venv stamp wanted pip
+    local legacy=0 source=wheels numpy=numpy2 python venv stamp wanted
     [ "${1:-}" = --legacy ] && legacy=1
     venv="$deal_root/.venv"
     [ $legacy = 1 ] && venv="$deal_root/.venv-legacy" && numpy=numpy1

@@ -26,7 +26,7 @@ phase() { # phase NAME COMMAND...
     "$@" || failed+=("$name")
     printf '== %s: %s s\n' "$name" $((SECONDS - started))
 }
-tests() { # tests NAME ARGUMENTS... : exit code 5 means that nothing matched, which only a filter may cause
+tests() { # tests NAME ARGUMENTS...
     local name="$1"; shift
     local junit=(); [ -z "${DEAL_ROS_JUNIT:-}" ] || junit=(--junitxml "$DEAL_ROS_JUNIT/$name.xml")
     python -m pytest -q --durations=15 --durations-min=2 "${junit[@]}" "$@"

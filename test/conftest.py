@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What every test runs in: one thread, a home of its own, a ROS domain that no other test process is in."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _surroundings() -> Path:
+    """Set the environment before anything of the package is imported; child processes inherit it."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
+    home = Path(tempfile.mkdtemp(prefix=f"deal_ros_test_{worker}_"))
+    cache = ROOT / ".pytest_cache" / "matplotlib"
+    # Domains 0..101 are safe on Linux. Started from the process id, so that two suites on a machine rarely meet.
+    domain = 2 + (os.getppid() * 8 + int(worker.removeprefix("gw") or 0)) % 96
+    os.environ.update(
+        HOME=str(home),
+        ROS_HOME=str(home / ".ros"),
+        ROS_LOG_DIR=str(home / ".ros" / "log"),
+        ROS_DOMAIN_ID=os.environ.get("DEAL_ROS_TEST_DOMAIN", str(domain)),
+        ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
+        FASTDDS_BUILTIN_TRANSPORTS="LARGE_DATA",
+        OMP_NUM_THREADS="1",
+        OPENBLAS_NUM_THREADS="1",
+        MPLCONFIGDIR=str(cache),
+        MPLBACKEND="Agg",
+        HF_HUB_OFFLINE="1",
+        PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])]),
+    )
+    os.environ.setdefault("MUJOCO_GL", "egl" if Path("/dev/nvidiactl").exists() else "osmesa")
+    return home
+
+
+HOME = _surroundings()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """One thread: two test processes share the machine."""
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Leave nothing behind."""
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what lies in test/ros, and skip, with the reason, what this machine cannot run."""
+    no_ros = _reason_without_ros()
+    no_gl = _reason_without_gl() if any(item.get_closest_marker("gl") for item in items) else ""
+    for item in items:
+        if ROOT / "test" / "ros" in item.path.parents and not item.get_closest_marker("no_ros"):
+            item.add_marker("ros")
+        if no_ros and item.get_closest_marker("ros"):
+            item.add_marker(pytest.mark.skip(reason=no_ros))
+        if no_gl and item.get_closest_marker("gl"):
+            item.add_marker(pytest.mark.skip(reason=no_gl))
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Without rclpy the modules in test/ros cannot even be imported."""
+    inside = ROOT / "test" / "ros" in [collection_path, *collection_path.parents]
+    return True if inside and _reason_without_ros() else None
+
+
+def pytest_report_header() -> list[str]:
+    """What the run stands on, for whoever reads the log."""
+    lines = [f"ROS domain {os.environ['ROS_DOMAIN_ID']}, MUJOCO_GL={os.environ['MUJOCO_GL']}"]
+    if _reason_without_ros():
+        lines.append(f"test/ros is left out: {_reason_without_ros()}")
+    return lines
+
+
+def _reason_without_ros() -> str:
+    return "" if importlib.util.find_spec("rclpy") else "rclpy is not installed (scripts/setup.sh installs it)"
+
+
+def _reason_without_gl() -> str:
+    if not importlib.util.find_spec("mujoco"):
+        return "mujoco is not installed"
+    import ctypes.util
+
+    if not any(ctypes.util.find_library(name) for name in ("OSMesa", "EGL")):
+        return "no OpenGL library: apt-get install libosmesa6 libegl1 libgl1-mesa-dri"
+    return ""
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return ROOT
