@@ -103,6 +103,9 @@ deal_setup() {
     fi
 }
 
+# Runs pip and leaves out what it says about packages that are already there or meant for another Python.
+deal_pip() { "$@" > >(grep --line-buffered -v -E '^(Requirement already|Ignoring |Looking in )' >&2); }
+
 # deal_install VENV SOURCE PYTHON LOCK...
 deal_install() {
     local venv="$1" source="$2" python="$3" started=$SECONDS; shift 3
@@ -113,7 +116,7 @@ deal_install() {
         || [ "$("$venv/bin/python" -c 'import sys; print(sys.version_info[:2])')" != "$("$python" -c 'import sys; print(sys.version_info[:2])')" ]; then
         "${make[@]}" --clear "$venv" || deal_fail "could not make $venv"
     fi
-    local pip=("$venv/bin/python" -m pip install --disable-pip-version-check)
+    local pip=(deal_pip "$venv/bin/python" -m pip install --disable-pip-version-check)
     for lock in "$@"; do lists+=(-r "$lock"); done
     deal_say "1/3 torch"
     "${pip[@]}" ${DEAL_ROS_TORCH_INDEX:+--index-url "$DEAL_ROS_TORCH_INDEX"} -c "$deal_root/scripts/requirements.lock" \
