@@ -1,0 +1,91 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Arrays ↔ messages. Decoding image payloads is the core's (``deal_ros.images``); this is what only ROS knows."""
+
+from __future__ import annotations
+
+import array
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
+
+_DTYPES = {"mono8": np.uint8, "rgb8": np.uint8, "16UC1": np.uint16, "32FC1": np.float32}
+
+
+def stamp_ns(message: Any) -> int:
+    """Header stamp in nanoseconds; 0 when the driver did not set it."""
+    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+
+
+def make_header(stamp: int, frame_id: str) -> Header:
+    """Header from nanoseconds and a frame."""
+    return Header(stamp=Time(sec=stamp // 1_000_000_000, nanosec=stamp % 1_000_000_000), frame_id=frame_id)
+
+
+def fill(pixels: NDArray[Any]) -> array.array[int]:
+    """The bytes of ``pixels`` as the ``array.array`` that rclpy's setters take over without looking at each byte.
+
+    One memory copy: 0.1 ms for 1280×720 rgb8. Handing over a NumPy array costs 120 ms, ``bytes`` the same where
+    rclpy checks fields (always before Kilted).
+    """
+    buffer = array.array("B")
+    buffer.frombytes(memoryview(np.ascontiguousarray(pixels)).cast("B"))
+    return buffer
+
+
+def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
+    """An image message in this machine's byte order.
+
+    Args:
+        pixels: (H, W) or (H, W, 3), of the dtype that ``encoding`` names.
+        encoding: ``mono8``, ``rgb8``, ``16UC1`` or ``32FC1``.
+        header: used as it is.
+
+    Raises:
+        ValueError: if dtype or shape do not fit the encoding.
+    """
+    channels = 3 if encoding == "rgb8" else 1
+    dtype = np.dtype(_DTYPES[encoding])
+    if pixels.dtype != dtype or pixels.shape[2:] != ((3,) if channels == 3 else ()):
+        raise ValueError(f"{encoding} must be {dtype} with {channels} channel(s), got {pixels.dtype} {pixels.shape}")
+    height, width = pixels.shape[:2]
+    return Image(
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=int(np.little_endian is False),
+        step=width * channels * dtype.itemsize,
+        data=fill(pixels),
+    )
+
+
+def camera_matrix(info: CameraInfo) -> NDArray[np.float64] | None:
+    """Pinhole matrix float64 (3, 3) in pixels; ``None`` where the driver is uncalibrated (focal length 0)."""
+    matrix = np.asarray(info.k, np.float64).reshape(3, 3)
+    return matrix if np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0 else None
+
+
+def camera_info(matrix: NDArray[np.float64], size: tuple[int, int], header: Header) -> CameraInfo:
+    """Camera info of an undistorted pinhole camera.
+
+    Args:
+        matrix: float64 (3, 3), pixels.
+        size: height and width.
+        header: the image's.
+    """
+    projection = np.hstack([matrix, np.zeros((3, 1))])
+    return CameraInfo(
+        header=header,
+        height=size[0],
+        width=size[1],
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=matrix.ravel().tolist(),
+        r=np.eye(3).ravel().tolist(),
+        p=projection.ravel().tolist(),
+    )

@@ -1,0 +1,164 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""QoS that cannot mismatch silently: inputs follow their publishers, incompatible peers are named with both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
+
+try:
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""For what a late joiner must still learn: labels, model, label info, status."""
+
+
+def profile(reliability: str, depth: int = 5) -> QoSProfile:
+    """Volatile, keep-last profile; ``reliability`` is ``reliable`` or ``best_effort``."""
+    policy = ReliabilityPolicy.RELIABLE if reliability == "reliable" else ReliabilityPolicy.BEST_EFFORT
+    return QoSProfile(history=HistoryPolicy.KEEP_LAST, depth=depth, reliability=policy)
+
+
+def describe(qos: QoSProfile) -> str:
+    """For log lines: ``reliable, volatile``."""
+    return f"{qos.reliability.name.lower()}, {qos.durability.name.lower()}"
+
+
+def matched_reliability(offered: Sequence[ReliabilityPolicy]) -> str:
+    """``reliable`` where every publisher offers it, else ``best_effort``, which every publisher can serve.
+
+    Example:
+        >>> matched_reliability([ReliabilityPolicy.RELIABLE, ReliabilityPolicy.BEST_EFFORT])
+        'best_effort'
+    """
+    return "reliable" if offered and all(o == ReliabilityPolicy.RELIABLE for o in offered) else "best_effort"
+
+
+class MatchedSubscription:
+    """A subscription whose reliability follows its publishers as they come, go and change.
+
+    Args:
+        node: owner; its executor calls :meth:`follow` through a timer of the node.
+        message_type: for example ``sensor_msgs.msg.Image``.
+        topic: relative name; remapping applies.
+        callback: called with each message; exceptions are the caller's to catch.
+        reliability: ``matched``, or a fixed ``reliable`` or ``best_effort``.
+        depth: queue depth.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        message_type: type,
+        topic: str,
+        callback: Callable[[Any], None],
+        reliability: str = "matched",
+        depth: int = 5,
+    ) -> None:
+        self.topic = node.resolve_topic_name(topic)
+        self.received = 0
+        self._node = node
+        self._type = message_type
+        self._callback = callback
+        self._reliability = reliability
+        self._depth = depth
+        self._subscription: Any = None
+        self._qos = profile("best_effort", depth)
+        self._since = time.monotonic()
+        self._rate = 0.0
+        self._counted = 0
+        self.follow()
+
+    @property
+    def rate_hz(self) -> float:
+        """Messages per second over the last two seconds or so."""
+        return self._rate
+
+    def follow(self) -> None:
+        """Look at the publishers; subscribe anew if another reliability fits them better. Call about once a second."""
+        self._measure()
+        wanted = self._reliability
+        if wanted == "matched":
+            offered = [info.qos_profile.reliability for info in self.publishers()]
+            if not offered and self._subscription is not None:
+                return  # gone for the moment: whoever returns most likely offers the same
+            wanted = matched_reliability(offered)
+        qos = profile(wanted, self._depth)
+        if self._subscription is not None and qos.reliability == self._qos.reliability:
+            return
+        if self._subscription is not None:
+            self._node.get_logger().info(f"{self.topic}: subscribing again as {wanted}, to match its publishers")
+            self._node.destroy_subscription(self._subscription)
+        self._qos = qos
+        self._subscription = self._node.create_subscription(
+            self._type,
+            self.topic,
+            self._on_message,
+            qos,
+            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
+        )
+
+    def publishers(self) -> list[Any]:
+        """Endpoint information of the topic's publishers."""
+        return self._node.get_publishers_info_by_topic(self.topic)
+
+    def describe(self) -> str:
+        """One line for warnings: name, rate, publishers, QoS on both sides."""
+        try:
+            offered = [describe(info.qos_profile) for info in self.publishers()]
+        except Exception:  # the context may be gone while we explain
+            offered = []
+        publishers = f"{len(offered)} publisher(s) ({'; '.join(offered)})" if offered else "no publisher"
+        return f"{self.topic}: {self.rate_hz:.1f} Hz, {publishers}, subscribed {describe(self._qos)}"
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        if self._subscription is not None:
+            self._node.destroy_subscription(self._subscription)
+            self._subscription = None
+
+    def _on_message(self, message: Any) -> None:
+        self.received += 1
+        self._callback(message)
+
+    def _measure(self) -> None:
+        elapsed = time.monotonic() - self._since
+        if elapsed >= 1.0:
+            self._rate = 0.5 * self._rate + 0.5 * (self.received - self._counted) / elapsed
+            self._rate = 0.0 if self._rate < 0.05 else self._rate
+            self._counted, self._since = self.received, time.monotonic()
+
+    def _on_incompatible(self, event: Any) -> None:
+        theirs = "; ".join(sorted({describe(info.qos_profile) for info in self.publishers()})) or "unknown"
+        self._node.get_logger().error(
+            f"{self.topic}: a publisher's QoS does not fit ours ({policy_name(event)}): it offers {theirs},"
+            f" we ask for {describe(self._qos)}; set the *_reliability parameter to matched, or change the publisher"
+        )
+
+
+def create_publisher(node: Node, message_type: type, topic: str, qos: QoSProfile) -> Any:
+    """A publisher that logs a subscriber with incompatible QoS together with both policies."""
+    resolved = node.resolve_topic_name(topic)
+
+    def on_incompatible(event: Any) -> None:
+        theirs = {describe(info.qos_profile) for info in node.get_subscriptions_info_by_topic(resolved)}
+        node.get_logger().error(
+            f"{resolved}: a subscriber's QoS does not fit ours ({policy_name(event)}): it asks for"
+            f" {'; '.join(sorted(theirs)) or 'unknown'}, we offer {describe(qos)}; change the subscriber"
+        )
+
+    events = PublisherEventCallbacks(incompatible_qos=on_incompatible)
+    return node.create_publisher(message_type, topic, qos, event_callbacks=events)
+
+
+def policy_name(event: Any) -> str:
+    """The policy that an incompatible-QoS event complains of, for example ``RELIABILITY``."""
+    kind = getattr(event, "last_policy_kind", None)
+    return getattr(kind, "name", str(kind)).replace("RMW_QOS_POLICY_", "").replace("QOS_POLICY_", "")
