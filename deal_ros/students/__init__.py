@@ -1,2 +1,18 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+"""The onboard network: its architectures, its bundle, its predictor, its export."""
+
+from deal_ros.students.base import Student
+from deal_ros.students.create import STUDENTS, create_student
+from deal_ros.students.light import LightStudent, LightStudentConfig
+from deal_ros.students.mask_transformer import MaskTransformerConfig, MaskTransformerStudent
+
+__all__ = [
+    "STUDENTS",
+    "LightStudent",
+    "LightStudentConfig",
+    "MaskTransformerConfig",
+    "MaskTransformerStudent",
+    "Student",
+    "create_student",
+]
