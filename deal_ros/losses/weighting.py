@@ -76,8 +76,8 @@ class LossWeight:
 
     Example:
         >>> weight = LossWeight(LossWeightConfig(mode="gradient_ratio", value=2.0))
-        >>> weight(0, main_norm=0.3, auxiliary_norm=0.1)
-        6.0
+        >>> weight(0, main_norm=0.5, auxiliary_norm=0.25)
+        4.0
     """
 
     def __init__(self, config: LossWeightConfig = LossWeightConfig()) -> None:
