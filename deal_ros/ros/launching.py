@@ -1,0 +1,218 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""What the launch files share: their arguments, camera presets, and how a node of ours is started.
+
+Needs the ROS package ``launch_ros``, and is imported by launch files only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from deal_ros.config import ConfigError, load_yaml
+from launch import LaunchContext
+
+CAMERAS = ("realsense", "orbbec", "oakd", "simulator")
+_TOPICS = {"rgb_topic": "rgb/image", "depth_topic": "depth/image", "camera_info_topic": "rgb/camera_info"}
+_TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
+
+COMMON = (
+    DeclareLaunchArgument("namespace", default_value="", description="Namespace of every node, e.g. one per robot."),
+    DeclareLaunchArgument(
+        "params_file", default_value="", description="YAML of parameters, layered over config/<node>.yaml."
+    ),
+    DeclareLaunchArgument(
+        "use_sim_time", default_value="false", choices=["true", "false"], description="Follow /clock, e.g. of a bag."
+    ),
+    DeclareLaunchArgument(
+        "log_level", default_value="info", choices=["debug", "info", "warn", "error"], description="Level of the nodes."
+    ),
+    DeclareLaunchArgument(
+        "large_data",
+        default_value="auto",
+        choices=["auto", "true", "false"],
+        description="Use Fast DDS transports that keep large images; the camera driver must use them too, or nothing"
+        " arrives. auto: as the camera preset says, and as the environment says where that is set.",
+    ),
+)
+CAMERA = (
+    DeclareLaunchArgument(
+        "camera", default_value="realsense", choices=list(CAMERAS), description="Preset of topic names."
+    ),
+    DeclareLaunchArgument("rgb_topic", default_value="", description="Colour image; empty: the preset's."),
+    DeclareLaunchArgument("depth_topic", default_value="", description="Depth registered to colour; empty: preset's."),
+    DeclareLaunchArgument("camera_info_topic", default_value="", description="Colour camera info; empty: preset's."),
+)
+LEARNING = (
+    DeclareLaunchArgument("classes", default_value="", description="Class names in id order: 'milk, ketchup'."),
+    DeclareLaunchArgument(
+        "data_folder",
+        default_value="",
+        description="Samples go to <it>/store, models to <it>/models; empty: ~/.ros/deal, with a namespace"
+        " ~/.ros/deal/<namespace>.",
+    ),
+)
+MODEL = DeclareLaunchArgument("model", default_value="", description="Model bundle that the segmenter starts with.")
+RECIPE = DeclareLaunchArgument("recipe", default_value="", description="Training recipe, a file of config/recipes.")
+RVIZ = DeclareLaunchArgument(
+    "rviz", default_value="false", choices=["true", "false"], description="Open RViz with config/rviz/deal.rviz."
+)
+
+
+def config_folder() -> Path:
+    """The installed ``share/deal_ros/config``, or that of the checkout where the package is not installed."""
+    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+    try:
+        return Path(get_package_share_directory("deal_ros")) / "config"
+    except PackageNotFoundError:
+        return Path(__file__).resolve().parents[2] / "config"
+
+
+class Arguments:
+    """The launch arguments as text, with what follows from them.
+
+    Args:
+        context: where launch keeps the values.
+    """
+
+    def __init__(self, context: LaunchContext) -> None:
+        self._context = context
+
+    def __getitem__(self, name: str) -> str:
+        """Value of a declared argument, ``""`` where this launch file does not declare it."""
+        return str(LaunchConfiguration(name, default="").perform(self._context)).strip()
+
+    def camera_topics(self) -> dict[str, str]:
+        """Our input names → the camera's topics, from the preset and the arguments that override it."""
+        values = preset(self["camera"] or "simulator")
+        return {ours: self[name] or values[name] for name, ours in _TOPICS.items()}
+
+    def large_data(self) -> bool:
+        """Whether nodes of this launch file are to run with the transports that keep large images."""
+        if self["large_data"] != "auto":
+            return self["large_data"] == "true"
+        return bool(preset(self["camera"] or "simulator")["large_data"]) and _TRANSPORTS not in os.environ
+
+    def defaults(self) -> dict[str, Any]:
+        """Parameters below the user's file: with a namespace, folders of its own."""
+        namespace = self["namespace"].strip("/")
+        return self._folders(f"~/.ros/deal/{namespace}") if namespace else {}
+
+    def overrides(self) -> dict[str, Any]:
+        """Parameters above the user's file: arguments that were really given."""
+        given: dict[str, Any] = {"use_sim_time": self["use_sim_time"] == "true"}
+        if self["data_folder"]:
+            given.update(self._folders(self["data_folder"]))
+        if self["classes"]:
+            given["classes"] = [name.strip() for name in self["classes"].split(",")]
+        return given
+
+    def _folders(self, base: str) -> dict[str, str]:
+        return {"store": f"{base}/store", "models_folder": f"{base}/models"}
+
+
+def preset(camera: str) -> dict[str, Any]:
+    """Topic names of a camera, from ``config/presets``.
+
+    Raises:
+        ConfigError: on an unknown camera or an incomplete file.
+    """
+    if camera not in CAMERAS:
+        raise ConfigError(f"camera must be one of {', '.join(CAMERAS)}, got {camera!r}")
+    path = config_folder() / "presets" / f"{camera}.yaml"
+    values = load_yaml(path)
+    missing = {*_TOPICS, "large_data"} - values.keys()
+    if missing:
+        raise ConfigError(f"{path}: lacks {', '.join(sorted(missing))}")
+    return values
+
+
+def start(arguments: Arguments, executable: str, parameters: Sequence[str] = (), **given: Any) -> Node:
+    """One node of this package.
+
+    Args:
+        arguments: of the launch file.
+        executable: ``camera_simulator``, ``sample_collector``, ``trainer`` or ``segmenter``; also the node's name.
+        parameters: which of the shared ones (``store``, ``models_folder``, ``classes``) this node has.
+        given: further parameters; empty text means "not given".
+    """
+    wanted = {"use_sim_time", *parameters}
+    layers: list[Any] = [str(config_folder() / f"{executable}.yaml")]
+    layers.append({key: value for key, value in arguments.defaults().items() if key in wanted})
+    if arguments["params_file"]:
+        layers.append(str(Path(arguments["params_file"]).expanduser()))
+    layers.append({key: value for key, value in arguments.overrides().items() if key in wanted})
+    layers.append({key: value for key, value in given.items() if value not in ("", None)})
+    camera = arguments.camera_topics() if executable in {"sample_collector", "segmenter"} else {}
+    remappings = [pair for ours, theirs in camera.items() for pair in _remap(ours, theirs)]
+    return Node(
+        package="deal_ros",
+        executable=executable,
+        name=executable,
+        namespace=arguments["namespace"],
+        parameters=[layer for layer in layers if layer],
+        remappings=remappings,
+        arguments=["--ros-args", "--log-level", arguments["log_level"] or "info"],
+        output="screen",
+        # Long enough for a node that is about to write; ours end within two seconds.
+        sigterm_timeout="5",
+    )
+
+
+def _remap(ours: str, theirs: str) -> list[tuple[str, str]]:
+    """Remappings of a topic and of its compressed form, none where the names are the same."""
+    if ours == theirs:
+        return []
+    suffix = {"rgb/image": "/compressed", "depth/image": "/compressedDepth"}.get(ours)
+    return [(ours, theirs), *([(ours + suffix, theirs + suffix)] if suffix else [])]
+
+
+def rviz(arguments: Arguments) -> Node:
+    """RViz with the prepared view, its topics moved into the namespace."""
+    path = config_folder() / "rviz" / "deal.rviz"
+    camera = arguments.camera_topics()
+    return Node(
+        package="rviz2",
+        executable="rviz2",
+        name="rviz2",
+        namespace=arguments["namespace"],
+        arguments=["-d", str(path)],
+        # The file names topics absolutely, as RViz wants them; relative targets follow the namespace.
+        remappings=[(topic, camera.get(topic.lstrip("/"), topic.lstrip("/"))) for topic in rviz_topics(path)],
+        parameters=[{"use_sim_time": arguments["use_sim_time"] == "true"}],
+        output="log",
+    )
+
+
+def rviz_topics(path: Path) -> list[str]:
+    """Every topic that an RViz file subscribes to."""
+
+    def walk(value: Any) -> list[str]:
+        if isinstance(value, dict):
+            topic = value.get("Topic")
+            own = [topic["Value"]] if isinstance(topic, dict) and topic.get("Value") else []
+            return own + [name for item in value.values() for name in walk(item)]
+        return [name for item in value for name in walk(item)] if isinstance(value, list) else []
+
+    return sorted(set(walk(load_yaml(path).get("Visualization Manager", {}).get("Displays", []))))
+
+
+def describe(build: Callable[[Arguments], list[Any]]) -> OpaqueFunction:
+    """Run ``build`` once the arguments have values; sets the transports before the nodes that it returns."""
+
+    def run(context: LaunchContext) -> list[Any]:
+        arguments = Arguments(context)
+        actions = build(arguments)
+        if arguments.large_data():
+            actions.insert(0, SetEnvironmentVariable(_TRANSPORTS, "LARGE_DATA"))
+        return actions
+
+    return OpaqueFunction(function=run)

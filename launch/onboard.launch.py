@@ -1,0 +1,30 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""All that a robot runs: collector, trainer, segmenter: ``ros2 launch deal_ros onboard.launch.py camera:=realsense``."""
+
+from deal_ros.ros import launching
+from launch import LaunchDescription
+
+ARGUMENTS = (
+    *launching.COMMON,
+    *launching.CAMERA,
+    *launching.LEARNING,
+    launching.RECIPE,
+    launching.MODEL,
+    launching.RVIZ,
+)
+
+
+def build(arguments: launching.Arguments) -> list:
+    """Collector, trainer and segmenter, each a process of its own, and RViz if wanted."""
+    nodes = [
+        launching.start(arguments, "sample_collector", ("store", "classes")),
+        launching.start(arguments, "trainer", ("store", "models_folder"), recipe=arguments["recipe"]),
+        launching.start(arguments, "segmenter", ("models_folder",), model=arguments["model"]),
+    ]
+    return [*nodes, launching.rviz(arguments)] if arguments["rviz"] == "true" else nodes
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Read by ``ros2 launch``."""
+    return LaunchDescription([*ARGUMENTS, launching.describe(build)])

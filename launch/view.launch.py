@@ -1,0 +1,18 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""RViz with colour image, overlay, mask and semantic cloud: ``ros2 launch deal_ros view.launch.py``."""
+
+from deal_ros.ros import launching
+from launch import LaunchDescription
+
+ARGUMENTS = (*launching.COMMON, *launching.CAMERA)
+
+
+def build(arguments: launching.Arguments) -> list:
+    """RViz alone."""
+    return [launching.rviz(arguments)]
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Read by ``ros2 launch``."""
+    return LaunchDescription([*ARGUMENTS, launching.describe(build)])
