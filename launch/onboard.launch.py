@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""All that a robot runs: collector, trainer, segmenter: ``ros2 launch deal_ros onboard.launch.py camera:=realsense``."""
+"""All a robot runs: collector, trainer, segmenter: ``ros2 launch deal_ros onboard.launch.py camera:=realsense``."""
 
 from deal_ros.ros import launching
 from launch import LaunchDescription
