@@ -1,0 +1,536 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The sample store: labelled RGB-D frames gathered on a robot, in a folder that a person can read.
+
+::
+
+    store.json        format version, ordered class names, metres per depth unit
+    rgb/<id>.jpg      colour (or .png)
+    depth/<id>.png    16-bit depth, millimetres unless store.json says otherwise, 0 = no return
+    mask/<id>.png     class ids, only where there is truth
+    samples.jsonl     one line per committed sample: id, stamp, labels, sequence, source, camera matrix
+    index.npz         a cache of samples.jsonl; may be deleted at any time
+    incoming/         samples on their way in; swept at the next opening
+    lock              held by the one process that writes
+
+A sample is written to ``incoming/``, synced, renamed into place, and only then its line is appended and synced. So a
+line means a whole sample, whatever happens: a full disk, SIGKILL, or the plug pulled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from deal_ros.datasets.store_files import (
+    INCOMING,
+    EncodedSample,
+    StoreError,
+    encode_sample,
+    file_name,
+    read_sample,
+    remove_files,
+    replace_synced,
+    sync_folder,
+    write_all,
+    write_synced,
+)
+from deal_ros.datasets.store_index import Entry, LineError, StoreIndex, prefix_checksum, read_line
+from deal_ros.datasets.store_recovery import explain, forget_intent, lock, sweep, sweep_if_nobody_writes, write_intent
+from deal_ros.images import MILLIMETRE
+from deal_ros.labels import LabelError, check_classes
+from deal_ros.sample import Sample
+
+logger = logging.getLogger(__name__)
+
+FORMAT = "deal_ros sample store"
+VERSION = 1
+_CACHE_LAG = 20_000
+"""Lines parsed behind the cache that make a new cache worth writing."""
+
+
+class SampleStore:
+    """A :class:`~deal_ros.datasets.base.SampleDataset` that grows. Make one with :meth:`create` or :meth:`open`.
+
+    One process may write, any number may read. Methods may be called from several threads.
+
+    Example:
+        >>> import tempfile, numpy as np
+        >>> frame = Sample(np.zeros((4, 6, 3), np.uint8), np.ones((4, 6), np.float32), frozenset({"milk"}))
+        >>> with SampleStore.create(tempfile.mkdtemp() + "/kitchen", ["milk", "ketchup"]) as store:
+        ...     name = store.append(frame, sequence="monday")
+        ...     len(store), store.counts(), store[0].labels
+        (1, {'milk': 1, 'ketchup': 0}, frozenset({'milk'}))
+    """
+
+    def __init__(self, path: Path, writable: bool) -> None:
+        """Use :meth:`create`, :meth:`open` or :meth:`open_or_create`."""
+        self.path = path
+        self.writable = writable
+        self._mutex = threading.RLock()
+        self._lock = lock(path) if writable else None
+        self._file = -1
+        self._index = StoreIndex(())
+        self._cached = 0
+        self._counts: list[int] = []
+        self._classes: tuple[str, ...] = ()
+        self._depth_unit_m, self._image_format = MILLIMETRE, "jpg"
+        try:
+            self._read_header()
+            self._open_index()
+        except BaseException:
+            self.close()
+            raise
+
+    # --- making and opening -------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(
+        cls, path: str | Path, classes: Sequence[str], *, image_format: str = "jpg", depth_unit_m: float = MILLIMETRE
+    ) -> SampleStore:
+        """Make a new, empty store and open it for writing.
+
+        Args:
+            path: folder to make; it may exist if it is empty.
+            classes: class names in id order; :meth:`add_classes` can append more later. May be empty.
+            image_format: ``jpg`` (quality 95) or ``png`` (lossless, about five times larger).
+            depth_unit_m: metres per unit of the 16-bit depth files; 0.001 reaches 65 m in millimetres.
+
+        Raises:
+            StoreError: if the folder has something in it or cannot be written.
+            LabelError: if a class name is unusable.
+        """
+        path = Path(path)
+        names = check_classes(classes) if classes else ()
+        if image_format not in ("jpg", "png"):
+            raise StoreError(f"image_format must be 'jpg' or 'png', got {image_format!r}")
+        if not 1e-6 <= depth_unit_m <= 1:
+            raise StoreError(f"depth_unit_m must be in 1e-6..1 metres, got {depth_unit_m}")
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            for item in path.iterdir():
+                if not _is_blank(item):
+                    raise StoreError(f"{path}: a new store needs an empty folder, found {item.name!r}; choose another")
+            for name in ("rgb", "depth", INCOMING):
+                (path / name).mkdir(exist_ok=True)
+            (path / "samples.jsonl").touch()
+            # last: a folder is a store from the moment that store.json is there
+            replace_synced(path / "store.json", _header(names, image_format, depth_unit_m))
+        except OSError as error:
+            raise StoreError(f"{path}: the store cannot be made: {explain(error)}") from error
+        return cls.open(path, writable=True)
+
+    @classmethod
+    def open(cls, path: str | Path, *, writable: bool = False) -> SampleStore:
+        """Open a store. Sweeps what an interrupted writer left behind, unless a writer is at work.
+
+        Raises:
+            StoreError: if it is not a store, cannot be read, or (``writable``) another process writes to it.
+        """
+        path = Path(path)
+        if not (path / "store.json").is_file():
+            raise StoreError(f"{path}: not a sample store: store.json is missing; make one with `deal import`")
+        if not writable:
+            sweep_if_nobody_writes(path)
+        return cls(path, writable)
+
+    @classmethod
+    def open_or_create(cls, path: str | Path, classes: Sequence[str] = (), **options: Any) -> SampleStore:
+        """Open for writing, or create; ``classes`` that an existing store lacks are appended to its list.
+
+        Args:
+            path: the folder.
+            classes: class names that must be known.
+            options: of :meth:`create`; an existing store keeps its own.
+        """
+        path = Path(path)
+        if not (path / "store.json").exists():
+            return cls.create(path, classes, **options)
+        store = cls.open(path, writable=True)
+        try:
+            store.add_classes(classes)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    @staticmethod
+    def is_store(path: str | Path) -> bool:
+        """Whether there is a sample store at ``path``."""
+        return (Path(path) / "store.json").is_file()
+
+    def close(self) -> None:
+        """Give up the lock and the files. Closing twice is fine."""
+        with self._mutex:
+            if self._file >= 0:
+                if self.writable and len(self) - self._cached > _CACHE_LAG:
+                    self._index.save(self.path)
+                os.close(self._file)
+                self._file = -1
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
+
+    def __enter__(self) -> SampleStore:
+        """Return itself; closes at the end of the block."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close."""
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Workers of a data loader open the store for themselves, read-only."""
+        return _reopen, (self.path,)
+
+    # --- reading: the SampleDataset protocol --------------------------------------------------------------------------
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in id order: ``classes[i]`` has id ``i + 1`` in masks."""
+        return self._classes
+
+    @property
+    def depth_unit_m(self) -> float:
+        """Metres per unit of the depth files."""
+        return self._depth_unit_m
+
+    @property
+    def image_format(self) -> str:
+        """File type of new colour images."""
+        return self._image_format
+
+    @property
+    def broken_lines(self) -> tuple[str, ...]:
+        """Lines of ``samples.jsonl`` that were passed over, with the reason; empty for a healthy store."""
+        return tuple(self._index.broken)
+
+    @property
+    def index(self) -> StoreIndex:
+        """The index, for tools that look at stamps, labels or sequences of all samples at once."""
+        return self._index
+
+    def __len__(self) -> int:
+        """Number of committed samples."""
+        return len(self._index)
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decode one sample.
+
+        Raises:
+            IndexError: beyond the end.
+            StoreError: if one of its files is missing or damaged.
+        """
+        return read_sample(self.path, self.entry(index), self._depth_unit_m)
+
+    def entry(self, index: int) -> Entry:
+        """The line of a sample, parsed.
+
+        Raises:
+            IndexError: beyond the end.
+            StoreError: if the line is broken.
+        """
+        row = self._row(index)
+        try:
+            return Entry.from_line(read_line(self._file, int(row["offset"])))
+        except (LineError, OSError) as error:
+            raise StoreError(f"{self.path}/samples.jsonl: byte {row['offset']}: {error}") from error
+
+    def entries(self) -> Iterator[Entry]:
+        """All lines in order, in constant memory."""
+        return (self.entry(index) for index in range(len(self)))
+
+    def labels(self, index: int) -> frozenset[str] | None:
+        """The labels alone; looks at memory only."""
+        self._row(index)
+        return self._index.labels(index)
+
+    def sample_id(self, index: int) -> str:
+        """The name of the sample's files."""
+        return self.entry(index).id
+
+    def sequence(self, index: int) -> str:
+        """The recording that the sample belongs to."""
+        return self._index.sequences[int(self._row(index)["sequence"])]
+
+    def counts(self) -> dict[str, int]:
+        """Samples per class, in id order."""
+        return {name: int(count) for name, count in zip(self._classes, self._counts)}
+
+    def refresh(self) -> int:
+        """Take up what a writer has appended since; returns the number of new samples. For readers."""
+        with self._mutex:
+            before = len(self._index)
+            self._read_header()
+            if os.fstat(self._file).st_size < self._index.end:  # the writer undid something
+                self._index = StoreIndex(self._classes)
+            self._index.set_classes(self._classes)
+            self._index.read(self._file)
+            self._count()
+            return len(self._index) - before
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def append(self, sample: Sample, sequence: str = "") -> str:
+        """Commit one sample; when this returns, it is on disk.
+
+        Args:
+            sample: its labels must be among :attr:`classes`, or ``None``.
+            sequence: the recording it belongs to; splits never cut through one.
+
+        Returns:
+            The id of the sample.
+
+        Raises:
+            LabelError: on an unknown class.
+            StoreError: if it could not be written (the disk is full, say). Nothing committed is lost, nothing torn is
+                left, and the next append works as soon as the cause is gone.
+        """
+        self.check(sample.labels, sequence)
+        return self.append_encoded([self.encode(sample, sequence)])[0]
+
+    def encode(self, sample: Sample, sequence: str = "") -> EncodedSample:
+        """Compress a sample as this store wants it, without writing; may run in many threads."""
+        return encode_sample(sample, sequence, self._image_format, self._depth_unit_m)
+
+    def check(self, labels: frozenset[str] | None, sequence: str) -> None:
+        """Refuse what could not be written.
+
+        Raises:
+            LabelError: on an unknown class.
+            StoreError: on an unusable sequence name.
+        """
+        unknown = sorted((labels or frozenset()) - set(self._classes))
+        if unknown:
+            known = ", ".join(self._classes) or "none"
+            raise LabelError(f"unknown class {', '.join(unknown)}; known: {known}; add_classes adds new ones")
+        if len(sequence) > 256 or not (sequence.isprintable() or sequence == ""):
+            raise StoreError(f"sequence must be a printable text of at most 256 characters, got {sequence[:80]!r}")
+
+    def append_encoded(self, samples: Sequence[EncodedSample]) -> list[str]:
+        """Commit several samples at once (one sync of folders and index for all); see :meth:`append`."""
+        with self._mutex:
+            self._need_writable()
+            for sample in samples:
+                self.check(sample.labels, sample.sequence)
+            if not samples:
+                return []
+            entries = self._name(samples)
+            names = [entry.id for entry in entries]
+            try:
+                self._write(entries, samples)
+            except OSError as error:
+                self._roll_back(names)
+                raise StoreError(f"{self.path}: sample not stored: {explain(error)}") from error
+            except BaseException:
+                self._roll_back(names)
+                raise
+            for entry in entries:
+                self._index.add_line(entry.to_line())
+                for name in entry.labels or ():
+                    self._counts[self._classes.index(name)] += 1
+            forget_intent(self.path, names)
+            return names
+
+    def undo(self, count: int = 1) -> list[str]:
+        """Remove the newest samples; returns their ids, newest first.
+
+        Raises:
+            StoreError: if it cannot be written.
+        """
+        with self._mutex:
+            self._need_writable()
+            size = max(0, len(self) - max(0, count))
+            if size == len(self):
+                return []
+            names = [self.entry(index).id for index in range(len(self) - 1, size - 1, -1)]
+            end = int(self._index.rows["offset"][size])
+            try:
+                write_intent(self.path, names)
+                os.ftruncate(self._file, end)
+                os.fsync(self._file)
+            except OSError as error:
+                raise StoreError(f"{self.path}: undo failed: {explain(error)}") from error
+            self._index.cut(size, end, prefix_checksum(self._file, end))
+            self._cached = min(self._cached, size)
+            self._count()
+            remove_files(self.path, names)
+            forget_intent(self.path, names)
+            return names
+
+    def add_classes(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Append class names that are new; ids of the others stay. Returns all names.
+
+        Raises:
+            LabelError: if a name is unusable or there are too many.
+            StoreError: if it cannot be written.
+        """
+        with self._mutex:
+            new = [name for name in dict.fromkeys(names) if name not in self._classes]
+            if not new:
+                return self._classes
+            self._need_writable()
+            classes = check_classes([*self._classes, *new])
+            try:
+                header = _header(classes, self._image_format, self._depth_unit_m)
+                replace_synced(self.path / "store.json", header)
+            except OSError as error:
+                raise StoreError(f"{self.path}: classes not added: {explain(error)}") from error
+            self._classes = classes
+            self._index.set_classes(classes)
+            self._count()
+            return classes
+
+    def save_cache(self) -> None:
+        """Write the cache of the index now; :meth:`close` does it by itself where it is worth it."""
+        with self._mutex:
+            self._index.save(self.path)
+            self._cached = len(self)
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _read_header(self) -> None:
+        path = self.path / "store.json"
+        try:
+            if path.stat().st_size > 1 << 20:
+                raise StoreError(f"{path}: must be smaller than 1 MiB")
+            values = json.loads(path.read_bytes())
+            if not isinstance(values, dict) or values.get("format") != FORMAT:
+                raise StoreError(f"{path}: 'format' must be {FORMAT!r}; this is not a sample store")
+            if values.get("version") != VERSION:
+                raise StoreError(f"{path}: version must be {VERSION}, got {values.get('version')!r}; update deal_ros")
+            classes, unit, image_format = values["classes"], values["depth_unit_m"], values["image_format"]
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+                raise StoreError(f"{path}: 'classes' must be a list of names")
+            if type(unit) not in (int, float) or not 1e-6 <= unit <= 1 or image_format not in ("jpg", "png"):
+                raise StoreError(f"{path}: 'depth_unit_m' must be in 1e-6..1 and 'image_format' jpg or png")
+            self._classes = check_classes(classes) if classes else ()
+        except (OSError, ValueError, KeyError, RecursionError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(f"{path}: cannot be used: {error}; restore it from a backup") from error
+        self._depth_unit_m, self._image_format = float(unit), str(image_format)
+
+    def _open_index(self) -> None:
+        root = self.path.resolve()
+        for name in ("rgb", "depth", "mask", INCOMING):
+            if not (self.path / name).resolve().is_relative_to(root):
+                raise StoreError(f"{self.path}/{name}: must lie within the store, it is a link to elsewhere")
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT if self.writable else os.O_RDONLY
+        try:
+            self._file = os.open(self.path / "samples.jsonl", flags | os.O_NOFOLLOW, 0o644)
+            self._index = StoreIndex(self._classes)
+            self._index.load(self.path, self._file)
+            self._cached = len(self._index)
+            self._index.read(self._file)
+            if self.writable:
+                for name in ("rgb", "depth", INCOMING):
+                    (self.path / name).mkdir(exist_ok=True)
+                self._cut_torn_line()
+                sweep(self.path, self._file)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot be opened: {explain(error)}") from error
+        for message in self._index.broken:
+            logger.warning("%s/samples.jsonl: line passed over: %s", self.path, message)
+        self._count()
+        if len(self._index) - self._cached > _CACHE_LAG:
+            self.save_cache()
+
+    def _count(self) -> None:
+        self._counts = [int(self._index.has_label(number).sum()) for number in range(len(self._classes))]
+
+    def _row(self, index: int) -> Any:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        return self._index.rows[index]
+
+    def _need_writable(self) -> None:
+        if not self.writable or self._file < 0:
+            raise StoreError(f"{self.path}: opened for reading, or closed; open it with writable=True")
+
+    def _name(self, samples: Sequence[EncodedSample]) -> list[Entry]:
+        serial = int(self.sample_id(len(self) - 1).split("-")[0]) + 1 if len(self) else 0
+        entries = []
+        for sample in samples:
+            # The second part makes an id that undo freed differ from the one that takes its place.
+            origin = f"{sample.stamp_ns} {sample.source} {sample.sequence}".encode()
+            name = f"{serial:08d}-{zlib.crc32(origin):08x}"
+            labels = None if sample.labels is None else tuple(n for n in self._classes if n in sample.labels)
+            entries.append(
+                Entry(
+                    id=name,
+                    stamp_ns=sample.stamp_ns,
+                    labels=labels,
+                    camera_matrix=sample.camera_matrix,
+                    frame_id=sample.frame_id,
+                    source=sample.source,
+                    sequence=sample.sequence,
+                    rgb=sample.files["rgb"][0],
+                    size=sample.size,
+                    mask="mask" in sample.files,
+                )
+            )
+            serial += 1
+        return entries
+
+    def _write(self, entries: Sequence[Entry], samples: Sequence[EncodedSample]) -> None:
+        self._cut_torn_line()
+        write_intent(self.path, [entry.id for entry in entries])
+        moves = []
+        for entry, sample in zip(entries, samples):
+            for kind, (extension, data) in sample.files.items():
+                temporary = self.path / INCOMING / f"{entry.id}.{kind}.{extension}"
+                write_synced(temporary, data)
+                moves.append((temporary, self.path / file_name(kind, entry.id, extension)))
+        folders = {final.parent for _, final in moves}
+        for folder in folders:
+            folder.mkdir(exist_ok=True)
+        for temporary, final in moves:
+            temporary.replace(final)
+        for folder in folders:
+            sync_folder(folder)
+        write_all(self._file, b"".join(entry.to_line() for entry in entries))
+        os.fsync(self._file)
+
+    def _cut_torn_line(self) -> None:
+        """Remove a line that was begun and never ended; our own lines end where the index ends."""
+        if os.fstat(self._file).st_size > self._index.end:
+            os.ftruncate(self._file, self._index.end)
+            os.fsync(self._file)
+
+    def _roll_back(self, names: Sequence[str]) -> None:
+        try:
+            self._cut_torn_line()
+            remove_files(self.path, names)
+            forget_intent(self.path, names)
+        except OSError as error:
+            # What is left is swept at the next append (the line) and the next opening (the files).
+            logger.warning("%s: a sample that failed could not be swept yet: %s", self.path, error)
+
+
+def _reopen(path: Path) -> SampleStore:
+    return SampleStore.open(path)
+
+
+def _is_blank(item: Path) -> bool:
+    """Whether an interrupted :meth:`SampleStore.create` may have left this."""
+    if item.name in ("rgb", "depth", INCOMING):
+        return not any(item.iterdir())
+    return item.name == ".store.json.new" or (item.name in ("lock", "samples.jsonl") and item.stat().st_size == 0)
+
+
+def _header(classes: Sequence[str], image_format: str, depth_unit_m: float) -> bytes:
+    values = {
+        "format": FORMAT,
+        "version": VERSION,
+        "classes": list(classes),
+        "depth_unit_m": depth_unit_m,
+        "image_format": image_format,
+    }
+    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,194 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Pixels of a sample store: encoding, decoding, and writing files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deal_ros.datasets.base import DatasetError
+from deal_ros.datasets.store_index import Entry
+from deal_ros.images import ImageError, encoded_size, metres_from_units, units_from_metres
+from deal_ros.sample import Sample
+
+INCOMING = "incoming"
+KINDS = ("rgb", "depth", "mask")
+_JPEG_QUALITY = 95
+_MAX_FILE_BYTES = 1 << 29
+_COLOR = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+class StoreError(DatasetError):
+    """A sample store that cannot be opened, read or written; the message names the file and the remedy."""
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    """A sample ready to be written: file contents and everything of its line but the id.
+
+    Args:
+        files: by kind (``rgb``, ``depth``, ``mask``), the file's extension and bytes.
+        sample: what it was made from, without need of its pixels any more.
+        sequence: the recording it belongs to.
+    """
+
+    files: dict[str, tuple[str, bytes]]
+    labels: frozenset[str] | None
+    camera_matrix: tuple[float, ...] | None
+    stamp_ns: int
+    frame_id: str
+    source: str
+    sequence: str
+    size: tuple[int, int]
+
+
+def encode_sample(sample: Sample, sequence: str, image_format: str, depth_unit_m: float) -> EncodedSample:
+    """Compress a sample. Thread-safe, and OpenCV works without the interpreter's lock: use many threads at will.
+
+    Args:
+        sample: what to store.
+        sequence: the recording it belongs to.
+        image_format: ``jpg`` (quality 95) or ``png`` (lossless).
+        depth_unit_m: metres per unit of the 16-bit depth file.
+
+    Raises:
+        StoreError: if OpenCV cannot compress it.
+    """
+    bgr = cv2.cvtColor(sample.rgb, cv2.COLOR_RGB2BGR)
+    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if image_format == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
+    files = {
+        "rgb": (image_format, _encode(image_format, bgr, options)),
+        "depth": ("png", _encode("png", units_from_metres(sample.depth_m, depth_unit_m), fast)),
+    }
+    if sample.mask is not None:
+        files["mask"] = ("png", _encode("png", np.ascontiguousarray(sample.mask), fast))
+    matrix = sample.camera_matrix
+    return EncodedSample(
+        files=files,
+        labels=sample.labels,
+        camera_matrix=None if matrix is None else tuple(float(value) for value in np.asarray(matrix).ravel()),
+        stamp_ns=int(sample.stamp_ns),
+        frame_id=sample.frame_id,
+        source=sample.source,
+        sequence=sequence,
+        size=sample.size,
+    )
+
+
+def read_sample(folder: Path, entry: Entry, depth_unit_m: float) -> Sample:
+    """Decode the files of one line.
+
+    Raises:
+        StoreError: if a file is missing, damaged, a link, or of another size than the line says.
+    """
+    bgr = _read_image(folder, "rgb", entry.id, entry.rgb, _COLOR, entry.size)
+    raw = _read_image(folder, "depth", entry.id, "png", cv2.IMREAD_UNCHANGED, entry.size)
+    if raw.dtype != np.uint16 or raw.ndim != 2:
+        raise StoreError(f"{folder}/depth/{entry.id}.png: must be a 16-bit grey PNG, got {raw.dtype} {raw.shape}")
+    mask = None
+    if entry.mask:
+        mask = _read_image(folder, "mask", entry.id, "png", cv2.IMREAD_UNCHANGED, entry.size)
+        if mask.dtype != np.uint8 or mask.ndim != 2:
+            raise StoreError(f"{folder}/mask/{entry.id}.png: must be an 8-bit grey PNG, got {mask.dtype} {mask.shape}")
+    matrix = entry.camera_matrix
+    return Sample(
+        rgb=np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8),
+        depth_m=metres_from_units(raw, depth_unit_m),
+        labels=None if entry.labels is None else frozenset(entry.labels),
+        mask=mask,
+        camera_matrix=None if matrix is None else np.array(matrix, np.float64).reshape(3, 3),
+        stamp_ns=entry.stamp_ns,
+        frame_id=entry.frame_id,
+        source=entry.source,
+    )
+
+
+def file_name(kind: str, name: str, extension: str) -> str:
+    """Path of a file relative to the store."""
+    return f"{kind}/{name}.{extension}"
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file and wait until the disk has it.
+
+    Raises:
+        OSError: as the system says; the file may then be there in part.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """``os.write`` until everything is written."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def replace_synced(path: Path, data: bytes) -> None:
+    """Replace a small file atomically: readers see the old or the new one, also after a power cut."""
+    temporary = path.with_name(f".{path.name}.new")
+    write_synced(temporary, data)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until renames within a folder are on disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_files(folder: Path, names: Iterable[str]) -> None:
+    """Remove every file that samples of these ids may have, committed or on their way. Missing ones are fine."""
+    for name in names:
+        for kind in KINDS:
+            for extension in ("jpg", "png"):
+                (folder / file_name(kind, name, extension)).unlink(missing_ok=True)
+                (folder / INCOMING / f"{name}.{kind}.{extension}").unlink(missing_ok=True)
+
+
+def _encode(extension: str, image: NDArray[Any], options: list[int]) -> bytes:
+    done, data = cv2.imencode(f".{extension}", image, options)
+    if not done:
+        raise StoreError(f"OpenCV could not compress a {image.dtype} {image.shape} image as {extension}")
+    return data.tobytes()
+
+
+def _read_image(folder: Path, kind: str, name: str, extension: str, flag: int, size: tuple[int, int]) -> NDArray[Any]:
+    path = folder / file_name(kind, name, extension)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as file:
+            length = os.fstat(descriptor).st_size
+            if length > _MAX_FILE_BYTES:
+                raise StoreError(f"{path}: must have at most {_MAX_FILE_BYTES} bytes, got {length}")
+            data = np.frombuffer(file.read(), np.uint8)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be read: {error.strerror}; `deal check` lists all such files") from error
+    try:
+        _, height, width = encoded_size(data)
+        if (height, width) != size:
+            raise ImageError(f"must have the size {size} of its line, got {(height, width)}")
+        image = cv2.imdecode(data, flag)
+    except (ImageError, cv2.error) as error:
+        raise StoreError(f"{path}: damaged: {error}") from error
+    if image is None:
+        raise StoreError(f"{path}: damaged: OpenCV cannot decode it")
+    return image

@@ -1,0 +1,169 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from deal_ros.datasets.base import SampleDataset
+from deal_ros.datasets.store import SampleStore
+from deal_ros.datasets.store_files import StoreError
+from deal_ros.labels import LabelError
+from deal_ros.sample import Sample
+
+CLASSES = ("milk", "ketchup", "butter")
+
+
+def frame(number: int = 0, labels=frozenset({"milk"}), mask: bool = False, size=(24, 32)) -> Sample:
+    rng = np.random.default_rng(number)
+    depth = rng.integers(0, 5000, size).astype(np.float32) * np.float32(0.001)
+    depth[rng.random(size) < 0.3] = 0
+    return Sample(
+        rgb=rng.integers(0, 256, (*size, 3)).astype(np.uint8),
+        depth_m=depth,
+        labels=labels,
+        mask=rng.integers(0, 4, size).astype(np.uint8) if mask else None,
+        camera_matrix=np.array([[500.0, 0, 16], [0, 500.0, 12], [0, 0, 1]]),
+        stamp_ns=1_000_000_000 + number,
+        frame_id="camera_color_optical_frame",
+        source="/camera/color",
+    )
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "store"
+
+
+def test_a_sample_comes_back_exactly(path) -> None:
+    with SampleStore.create(path, CLASSES, image_format="png") as store:
+        for number in range(3):
+            store.append(frame(number, mask=number == 1), sequence=f"run{number // 2}")
+    with SampleStore.open(path) as store:
+        assert isinstance(store, SampleDataset)
+        assert len(store) == 3
+        assert store.classes == CLASSES
+        for number in range(3):
+            expected, found = frame(number, mask=number == 1), store[number]
+            np.testing.assert_array_equal(found.rgb, expected.rgb)
+            np.testing.assert_array_equal(found.depth_m, expected.depth_m)
+            np.testing.assert_array_equal(found.camera_matrix, expected.camera_matrix)
+            assert (found.mask is None) == (expected.mask is None)
+            assert found.mask is None or np.array_equal(found.mask, expected.mask)
+            assert (found.labels, found.stamp_ns, found.frame_id, found.source) == (
+                expected.labels, expected.stamp_ns, expected.frame_id, expected.source
+            )  # fmt: skip
+            assert store.sequence(number) == f"run{number // 2}"
+        assert [entry.id for entry in store.entries()] == [store.sample_id(number) for number in range(3)]
+
+
+def test_jpeg_stays_near(path) -> None:
+    ramp = np.tile(np.arange(0, 256, 4, dtype=np.uint8)[None, :, None], (48, 1, 3))
+    with SampleStore.create(path, CLASSES) as store:
+        store.append(Sample(ramp, np.ones((48, 64), np.float32), None))
+        assert np.abs(store[0].rgb.astype(int) - ramp).max() <= 3
+        assert store.labels(0) is None
+        assert (path / "rgb" / f"{store.sample_id(0)}.jpg").is_file()
+
+
+def test_counts_follow_appends_undo_and_reopening(path) -> None:
+    with SampleStore.create(path, CLASSES) as store:
+        for number, labels in enumerate([{"milk"}, {"milk", "butter"}, set(), None]):
+            store.append(frame(number, None if labels is None else frozenset(labels)))
+        assert store.counts() == {"milk": 2, "ketchup": 0, "butter": 1}
+        removed = store.undo(3)
+        assert len(removed) == 3
+        assert store.counts() == {"milk": 1, "ketchup": 0, "butter": 0}
+        assert not any((path / "rgb" / f"{name}.jpg").exists() for name in removed)
+        again = store.append(frame(9, frozenset({"butter"})))
+        assert again not in removed
+    with SampleStore.open(path) as store:
+        assert store.counts() == {"milk": 1, "ketchup": 0, "butter": 1}
+        assert store.labels(1) == {"butter"}
+        assert list((path / "incoming").iterdir()) == []
+    with SampleStore.open(path, writable=True) as store:
+        assert len(store.undo(99)) == 2
+        assert store.undo() == []
+
+
+def test_two_hundred_classes_fit(path) -> None:
+    classes = [f"class{number}" for number in range(254)]
+    with SampleStore.create(path, classes) as store:
+        store.append(frame(0, frozenset({"class0", "class63", "class64", "class253"})))
+    with SampleStore.open(path) as store:
+        assert store.labels(0) == {"class0", "class63", "class64", "class253"}
+        assert store.counts()["class253"] == 1
+
+
+def test_classes_can_be_added_without_moving_ids(path) -> None:
+    with SampleStore.create(path, ["milk"]) as store:
+        store.append(frame(0))
+    with SampleStore.open_or_create(path, ["ketchup", "milk"]) as store:
+        assert store.classes == ("milk", "ketchup")
+        store.append(frame(1, frozenset({"ketchup"})))
+        assert store.counts() == {"milk": 1, "ketchup": 1}
+
+
+def test_only_one_writer(path) -> None:
+    with SampleStore.create(path, CLASSES):
+        with pytest.raises(StoreError, match="another process writes"):
+            SampleStore.open(path, writable=True)
+        SampleStore.open(path).close()
+    SampleStore.open(path, writable=True).close()
+
+
+def test_a_reader_sees_new_samples_after_refresh(path) -> None:
+    with SampleStore.create(path, CLASSES) as writer, SampleStore.open(path) as reader:
+        writer.append(frame(0))
+        writer.add_classes(["cookies"])
+        writer.append(frame(1, frozenset({"cookies"})))
+        assert len(reader) == 0
+        assert reader.refresh() == 2
+        assert reader.labels(1) == {"cookies"}
+        writer.undo(2)
+        assert reader.refresh() == -2
+
+
+def test_workers_get_their_own_store(path) -> None:
+    with SampleStore.create(path, CLASSES) as store:
+        store.append(frame(0))
+        with pickle.loads(pickle.dumps(store)) as copy:  # noqa: S301
+            assert len(copy) == 1
+            assert not copy.writable
+
+
+@pytest.mark.parametrize(
+    ("action", "error", "message"),
+    [
+        (lambda store: store.append(frame(0, frozenset({"mlik"}))), LabelError, "unknown class mlik; known: milk"),
+        (lambda store: store.append(frame(0), sequence="a\nb"), StoreError, "printable"),
+        (lambda store: store.append(frame(0), sequence="a" * 257), StoreError, "256"),
+        (lambda store: store[0], IndexError, "sample 0 of 0"),
+        (lambda store: store.add_classes(["../up"]), LabelError, "class name must"),
+        (lambda store: SampleStore.create(store.path, CLASSES), StoreError, "empty folder"),
+        (lambda store: SampleStore.open(store.path / "rgb"), StoreError, "not a sample store"),
+        (lambda store: SampleStore.create("/proc/none/store", CLASSES), StoreError, "cannot be made"),
+        (lambda store: SampleStore.create(store.path / "x", CLASSES, image_format="gif"), StoreError, "image_format"),
+        (lambda store: SampleStore.create(store.path / "x", CLASSES, depth_unit_m=0), StoreError, "depth_unit_m"),
+    ],
+)
+def test_misuse_is_explained(path, action, error, message) -> None:
+    with SampleStore.create(path, CLASSES) as store, pytest.raises(error, match=message):
+        action(store)
+
+
+def test_a_reader_cannot_write(path) -> None:
+    SampleStore.create(path, CLASSES).close()
+    with SampleStore.open(path) as store, pytest.raises(StoreError, match="opened for reading"):
+        store.append(frame(0))
+
+
+def test_depth_unit_is_the_stores(path) -> None:
+    sample = Sample(np.zeros((2, 2, 3), np.uint8), np.array([[0.0123, 6.5], [7.0, 0.0]], np.float32))
+    with SampleStore.create(path, CLASSES, depth_unit_m=0.0001) as store:
+        store.append(sample)
+        np.testing.assert_allclose(store[0].depth_m, [[0.0123, 6.5], [0, 0]], rtol=1e-6)
+    assert json.loads((path / "store.json").read_text())["depth_unit_m"] == 0.0001
