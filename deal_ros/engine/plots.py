@@ -1,0 +1,74 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Curves of a run as PNG, drawn without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+CURVES = (
+    ("loss", ("loss", "classification", "deal", "isl", "fsl", "distillation")),
+    ("weight of DEAL", ("lambda", "gradient_ratio", "gate")),
+    ("weak signals", ("map", "agreement", "label_recovery")),
+    ("maps and edges", ("depth_edge_fraction", "cam_edge_fraction", "cam_activation", "valid_fraction")),
+    ("learning rate", ("lr",)),
+)
+
+
+def plot_metrics(folder: Path, records: Sequence[Mapping[str, Any]]) -> Path | None:
+    """Draw what metrics.jsonl holds to ``folder``/curves.png; returns its path, ``None`` if there is nothing."""
+    panels = []
+    for title, names in CURVES:
+        lines = {}
+        for name in names:
+            points = [(r["step"], r[name]) for r in records if isinstance(r.get(name), (int, float))]
+            if points:
+                lines[name] = points
+        if lines:
+            panels.append((title, lines))
+    if not panels:
+        return None
+    figure = _figure(len(panels))
+    for number, (title, lines) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), number)
+        for name, points in lines.items():
+            axes.plot(*zip(*points), label=name, marker="." if len(points) < 30 else None)
+        _label(axes, title, "step")
+    return _save(figure, folder / "curves.png")
+
+
+def plot_thresholds(
+    path: Path, thresholds: Sequence[float], miou: Sequence[float], marks: Mapping[str, float] | None = None
+) -> Path:
+    """Draw mIoU (0..1) against the background threshold, with named thresholds as vertical lines."""
+    figure = _figure(1)
+    axes = figure.add_subplot(1, 1, 1)
+    axes.plot(thresholds, miou, label="mIoU")
+    for number, (name, value) in enumerate((marks or {}).items(), 1):
+        axes.axvline(value, linestyle="--", color=f"C{number}", label=f"{name} {value:.2f}")
+    _label(axes, "seeds against true masks", "background threshold")
+    return _save(figure, path)
+
+
+def _figure(panels: int) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * panels, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _label(axes: Any, title: str, x: str) -> None:
+    axes.set_title(title, fontsize=10)
+    axes.set_xlabel(x)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+
+
+def _save(figure: Any, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+    return path
