@@ -1,0 +1,64 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Bring MuJoCo up with an off-screen OpenGL that this machine has.
+
+MuJoCo reads ``MUJOCO_GL`` once, while it is imported, so every import of it in this package goes through here.
+"""
+
+from __future__ import annotations
+
+import ctypes.util
+import os
+from pathlib import Path
+from types import ModuleType
+
+_REMEDY = "install one (Debian, Ubuntu): sudo apt install libosmesa6 libegl1 libgl1-mesa-dri"
+
+
+class OpenGLError(OSError):
+    """No usable off-screen OpenGL, or no MuJoCo; the message names the packages to install."""
+
+
+def choose_backend() -> str:
+    """Name an off-screen OpenGL that is installed: ``egl`` where there is a GPU, else ``osmesa``, else ``egl``.
+
+    Raises:
+        OpenGLError: if neither library is there.
+    """
+    egl, osmesa = ctypes.util.find_library("EGL"), ctypes.util.find_library("OSMesa")
+    gpu = Path("/dev/nvidia0").exists() or any(Path("/dev/dri").glob("renderD*"))
+    if egl and (gpu or not osmesa):
+        return "egl"
+    if osmesa:
+        return "osmesa"
+    raise OpenGLError(f"rendering needs an off-screen OpenGL library and none was found; {_REMEDY}")
+
+
+def import_mujoco(rendering: bool = True) -> ModuleType:
+    """Import MuJoCo, after setting ``MUJOCO_GL`` where nobody has set it.
+
+    Args:
+        rendering: ``False`` when only meshes are read: then a missing OpenGL library is no error.
+
+    Raises:
+        OpenGLError: if MuJoCo is not installed, or no OpenGL library is and ``rendering`` is asked for.
+    """
+    if not os.environ.get("MUJOCO_GL"):
+        try:
+            os.environ["MUJOCO_GL"] = choose_backend()
+        except OpenGLError:
+            if rendering:
+                raise
+            os.environ["MUJOCO_GL"] = "disable"
+    elif rendering and os.environ["MUJOCO_GL"] == "disable":
+        raise OpenGLError(f"rendering needs an off-screen OpenGL library, but MUJOCO_GL=disable; {_REMEDY}")
+    try:
+        import mujoco
+    except ModuleNotFoundError as error:
+        raise OpenGLError(
+            f"rendered scenes need MuJoCo ({error}); install it: python3 -m pip install mujoco"
+        ) from error
+    except (ImportError, AttributeError, RuntimeError) as error:
+        backend = os.environ["MUJOCO_GL"]
+        raise OpenGLError(f"MuJoCo cannot use MUJOCO_GL={backend} here ({error}); {_REMEDY}") from error
+    return mujoco
