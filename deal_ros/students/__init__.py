@@ -3,16 +3,22 @@
 """The onboard network: its architectures, its bundle, its predictor, its export."""
 
 from deal_ros.students.base import Student
+from deal_ros.students.bundle import BundleError, BundleSpec, read_bundle, read_spec, write_bundle
 from deal_ros.students.create import STUDENTS, create_student
 from deal_ros.students.light import LightStudent, LightStudentConfig
 from deal_ros.students.mask_transformer import MaskTransformerConfig, MaskTransformerStudent
 
 __all__ = [
     "STUDENTS",
+    "BundleError",
+    "BundleSpec",
     "LightStudent",
     "LightStudentConfig",
     "MaskTransformerConfig",
     "MaskTransformerStudent",
     "Student",
     "create_student",
+    "read_bundle",
+    "read_spec",
+    "write_bundle",
 ]
