@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -72,7 +73,10 @@ class Child:
     def poll(self) -> int | None:
         """Exit code once the process has ended and all it said has been handed on; ``None`` before."""
         code = self._process.poll()
-        return None if code is None or self._reader.is_alive() else code
+        if code is None or not self._reader.is_alive():
+            return code
+        self.kill()  # a grandchild holds the pipe open
+        return None
 
     @property
     def silent_s(self) -> float:
@@ -87,14 +91,21 @@ class Child:
         """End the whole group now. What it wrote is whole, because checkpoints and bundles are written atomically."""
         self._signal(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Halt the whole group."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a halted group go on."""
+        self._signal(signal.SIGCONT)
+        self.heard_at = time.monotonic()
+
     def stop(self, grace_s: float) -> int:
         """Interrupt, wait up to ``grace_s``, kill what is left; returns the exit code."""
         if self._process.poll() is None:
             self.interrupt()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace_s)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()  # grandchildren may have outlived their parent
         code = self._process.wait()
         self._reader.join(1.0)
@@ -109,10 +120,8 @@ class Child:
             return f"(no log: {error})"
 
     def _signal(self, number: int) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the group has ended
             os.killpg(self._process.pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass  # the group has ended
 
     def _read(self, stdout: IO[bytes]) -> None:
         with stdout, self.log.open("ab") as log:

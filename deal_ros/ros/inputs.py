@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The camera's topics as one thing: subscriptions that match their publishers, and a judgement of what is missing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
+
+from deal_ros.ros import convert
+from deal_ros.ros.diagnostics import WARN, Status
+from deal_ros.ros.lifecycle import PorchNode
+from deal_ros.ros.qos import MatchedSubscription
+
+LOSS_REMEDY = (
+    "set FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA for the camera driver and for this node, make the driver's images"
+    " reliable, or enlarge the kernel's receive buffer (see docs/on_your_robot.md)"
+)
+_LOST_BELOW = 0.8
+"""Images are called lost when fewer than this share of the camera infos' number arrives."""
+
+
+class CameraInputs:
+    """Colour and, on demand, depth of one camera.
+
+    Args:
+        node: owner; its parameters choose transports and reliabilities.
+        on_rgb: called with each colour message.
+        on_depth: called with each depth message while :attr:`depth` is set.
+        depth: subscribe depth from the start.
+    """
+
+    def __init__(
+        self,
+        node: PorchNode,
+        on_rgb: Callable[[Any], None],
+        on_depth: Callable[[Any], None],
+        depth: bool = True,
+    ) -> None:
+        self._node = node
+        self._on_depth = on_depth
+        self.camera_matrix: NDArray[np.float64] | None = None
+        self._since = time.monotonic()
+        compressed = node.parameters["rgb_transport"] == "compressed"
+        self.rgb = self._subscribe(
+            "rgb",
+            CompressedImage if compressed else Image,
+            "rgb/image/compressed" if compressed else "rgb/image",
+            on_rgb,
+        )
+        self.info = self._subscribe("camera_info", CameraInfo, "rgb/camera_info", self._on_info)
+        self.depth: MatchedSubscription | None = None
+        if depth:
+            self.want_depth(True)
+
+    def want_depth(self, wanted: bool) -> None:
+        """Subscribe or unsubscribe depth."""
+        if wanted and self.depth is None:
+            compressed = self._node.parameters["depth_transport"] == "compressedDepth"
+            self.depth = self._subscribe(
+                "depth",
+                CompressedImage if compressed else Image,
+                "depth/image/compressedDepth" if compressed else "depth/image",
+                self._on_depth,
+            )
+        elif not wanted and self.depth is not None:
+            self._node.inputs.pop("depth").destroy()
+            self.depth = None
+
+    def destroy(self) -> None:
+        """Unsubscribe from everything."""
+        for subscription in self._node.inputs.values():
+            subscription.destroy()
+        self._node.inputs.clear()
+
+    def complaints(self) -> list[str]:
+        """What is wrong with the inputs right now, with remedies; empty when all is well or too young to tell."""
+        if time.monotonic() - self._since < self._node.parameters["input_timeout_s"]:
+            return []
+        found = []
+        images = [self.rgb] if self.depth is None else [self.rgb, self.depth]
+        for subscription in images:
+            if self.info.rate_hz >= 1.0 and subscription.rate_hz < _LOST_BELOW * self.info.rate_hz:
+                if subscription.publishers():
+                    found.append(
+                        f"images are lost in transport: {self.info.rate_hz:.1f} camera infos but"
+                        f" {subscription.rate_hz:.1f} images per second; {subscription.describe()}; {LOSS_REMEDY}"
+                    )
+                else:
+                    found.append(f"no publisher: {subscription.describe()}; start the camera or remap the topic")
+            elif subscription.rate_hz == 0.0:
+                found.append(f"no images: {subscription.describe()}; start the camera or remap the topic")
+        return found
+
+    def diagnose(self, status: Status) -> None:
+        """Report complaints and rates."""
+        for complaint in self.complaints():
+            status.report(WARN, complaint)
+        rates = {name: f"{subscription.rate_hz:.1f} Hz" for name, subscription in self._node.inputs.items()}
+        status.add({"input rates": rates})
+
+    def _subscribe(
+        self, name: str, message_type: type, topic: str, callback: Callable[[Any], None]
+    ) -> MatchedSubscription:
+        reliability = self._node.parameters[f"{name}_reliability"]
+        subscription = MatchedSubscription(
+            self._node, message_type, topic, self._node.guard(callback), reliability=reliability
+        )
+        self._node.inputs[name] = subscription
+        return subscription
+
+    def _on_info(self, info: CameraInfo) -> None:
+        self.camera_matrix = convert.camera_matrix(info)
