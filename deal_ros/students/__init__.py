@@ -5,6 +5,7 @@
 from deal_ros.students.base import Student
 from deal_ros.students.bundle import BundleError, BundleSpec, read_bundle, read_spec, write_bundle
 from deal_ros.students.create import STUDENTS, create_student
+from deal_ros.students.inference import InferenceConfig, segment
 from deal_ros.students.light import LightStudent, LightStudentConfig
 from deal_ros.students.mask_transformer import MaskTransformerConfig, MaskTransformerStudent
 
@@ -12,6 +13,7 @@ __all__ = [
     "STUDENTS",
     "BundleError",
     "BundleSpec",
+    "InferenceConfig",
     "LightStudent",
     "LightStudentConfig",
     "MaskTransformerConfig",
@@ -20,5 +22,6 @@ __all__ = [
     "create_student",
     "read_bundle",
     "read_spec",
+    "segment",
     "write_bundle",
 ]
