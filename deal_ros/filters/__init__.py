@@ -3,20 +3,25 @@
 """Operators on images and depth, one per file; nothing here knows about training."""
 
 from deal_ros.filters.depth_edges import GATE_ZERO, PLANE_FREE, DepthEdgeConfig, depth_edges
+from deal_ros.filters.noise import NOISE_STRENGTHS, DepthNoiseConfig, add_depth_noise, realsense_like
 from deal_ros.filters.pamr import PamrConfig, pamr
 from deal_ros.filters.sobel import sobel_gradients, sobel_magnitude
 from deal_ros.filters.validity import depth_validity, erode_validity, masked_resize
 
 __all__ = [
     "GATE_ZERO",
+    "NOISE_STRENGTHS",
     "PLANE_FREE",
     "DepthEdgeConfig",
+    "DepthNoiseConfig",
     "PamrConfig",
+    "add_depth_noise",
     "depth_edges",
     "depth_validity",
     "erode_validity",
     "masked_resize",
     "pamr",
+    "realsense_like",
     "sobel_gradients",
     "sobel_magnitude",
 ]
