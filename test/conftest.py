@@ -27,7 +27,6 @@ def _surroundings() -> Path:
         ROS_HOME=str(home / ".ros"),
         ROS_LOG_DIR=str(home / ".ros" / "log"),
         ROS_DOMAIN_ID=os.environ.get("DEAL_ROS_TEST_DOMAIN", str(domain)),
-        ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST",
         FASTDDS_BUILTIN_TRANSPORTS="LARGE_DATA",
         OMP_NUM_THREADS="1",
         OPENBLAS_NUM_THREADS="1",
@@ -36,6 +35,9 @@ def _surroundings() -> Path:
         HF_HUB_OFFLINE="1",
         PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])]),
     )
+    # LOCALHOST makes rmw_fastrtps build its own transports and forget LARGE_DATA: then best-effort images are lost.
+    os.environ.pop("ROS_AUTOMATIC_DISCOVERY_RANGE", None)
+    os.environ.pop("ROS_LOCALHOST_ONLY", None)
     os.environ.setdefault("MUJOCO_GL", "egl" if Path("/dev/nvidiactl").exists() else "osmesa")
     return home
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
@@ -213,6 +213,9 @@ def describe(build: Callable[[Arguments], list[Any]]) -> OpaqueFunction:
         actions = build(arguments)
         if arguments.large_data():
             actions.insert(0, SetEnvironmentVariable(_TRANSPORTS, "LARGE_DATA"))
+        if os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST":
+            # Measured: rmw_fastrtps then builds transports of its own, and best-effort images are lost.
+            actions.insert(0, LogInfo(msg="ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST switches LARGE_DATA off: unset it"))
         return actions
 
     return OpaqueFunction(function=run)
