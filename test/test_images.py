@@ -1,0 +1,274 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import array
+import random
+import struct
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+sys.path.insert(0, str(Path(__file__).parent))
+from image_messages import compressed_depth_message, compressed_message, encode_rvl, inverse_depth, raw_message
+
+from deal_ros.images import (
+    ImageError,
+    camera_matrix,
+    decode_color,
+    decode_depth,
+    decode_rvl,
+    encoded_size,
+    metres_from_units,
+    stamp_ns,
+    units_from_metres,
+)
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (7, 9, 3)).astype(np.uint8)
+MILLIMETRES = RNG.integers(0, 65536, (7, 9)).astype(np.uint16)
+MILLIMETRES[RNG.random((7, 9)) < 0.4] = 0
+ALPHA = RNG.integers(0, 256, (7, 9, 1)).astype(np.uint8)
+GREY = np.repeat(RGB[..., :1], 3, axis=2)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 7])
+@pytest.mark.parametrize(
+    ("encoding", "pixels", "expected"),
+    [
+        ("rgb8", RGB, RGB),
+        ("bgr8", RGB[..., ::-1], RGB),
+        ("8UC3", RGB[..., ::-1], RGB),
+        ("rgba8", np.concatenate([RGB, ALPHA], 2), RGB),
+        ("bgra8", np.concatenate([RGB[..., ::-1], ALPHA], 2), RGB),
+        ("8UC4", np.concatenate([RGB[..., ::-1], ALPHA], 2), RGB),
+        ("mono8", RGB[..., 0], GREY),
+        ("8UC1", RGB[..., 0], GREY),
+    ],
+)
+def test_colour_comes_back_exactly(encoding, pixels, expected, padding) -> None:
+    found = decode_color(raw_message(pixels, encoding, padding=padding))
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("padding", [0, 2, 5])
+@pytest.mark.parametrize("encoding", ["rgb16", "bgr16", "rgba16", "bgra16", "mono16", "16UC1"])
+def test_sixteen_bit_colour_keeps_its_upper_byte(encoding, padding, big_endian) -> None:
+    wide = RGB.astype(np.uint16) * 256 + 200
+    if encoding in ("mono16", "16UC1"):
+        pixels, expected = wide[..., 0], GREY
+    else:
+        pixels = wide if encoding.startswith("rgb") else wide[..., ::-1]
+        pixels = np.concatenate([pixels, wide[..., :1]], 2) if "a" in encoding else pixels
+        expected = RGB
+    found = decode_color(raw_message(pixels, encoding, padding=padding, big_endian=big_endian))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("padding", [0, 1, 6])
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_depth_comes_back_exactly(padding, big_endian) -> None:
+    expected = metres_from_units(MILLIMETRES)
+    options = {"padding": padding, "big_endian": big_endian}
+    for encoding in ("16UC1", "mono16"):
+        np.testing.assert_array_equal(decode_depth(raw_message(MILLIMETRES, encoding, **options)), expected)
+    metres = expected.copy()
+    metres[0, :4] = [np.nan, np.inf, -np.inf, -1]
+    expected[0, :4] = 0
+    found = decode_depth(raw_message(metres, "32FC1", **options))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_colour_is_not_copied_needlessly() -> None:
+    message = raw_message(RGB, "rgb8", padding=3)
+    assert np.shares_memory(decode_color(message), np.frombuffer(message.data, np.uint8))
+
+
+@pytest.mark.parametrize("container", [bytes, bytearray, memoryview, lambda b: array.array("B", b)])
+def test_any_buffer_will_do(container) -> None:
+    message = raw_message(RGB, "rgb8")
+    message.data = container(message.data)
+    np.testing.assert_array_equal(decode_color(message), RGB)
+
+
+def test_the_last_row_may_lack_its_padding() -> None:
+    message = raw_message(RGB, "rgb8", padding=4)
+    message.data = message.data[:-4]
+    np.testing.assert_array_equal(decode_color(message), RGB)
+
+
+def test_compressed_colour() -> None:
+    np.testing.assert_array_equal(decode_color(compressed_message(RGB)), RGB)
+    smooth = np.tile(np.arange(0, 128, 2, dtype=np.uint8)[None, :, None], (48, 1, 3))
+    assert np.abs(decode_color(compressed_message(smooth, "jpg")).astype(int) - smooth).max() <= 3
+
+
+@pytest.mark.parametrize("transport", ["png", "rvl"])
+def test_compressed_depth(transport) -> None:
+    found = decode_depth(compressed_depth_message(MILLIMETRES, transport=transport))
+    np.testing.assert_array_equal(found, metres_from_units(MILLIMETRES))
+
+
+@pytest.mark.parametrize("transport", ["png", "rvl"])
+def test_inverse_depth_quantisation(transport) -> None:
+    depth = RNG.uniform(0.3, 9, (12, 16)).astype(np.float32)
+    depth[0, :3] = [np.nan, 0, 20]
+    raw, parameters = inverse_depth(depth)
+    found = decode_depth(compressed_depth_message(raw, "32FC1", transport, parameters))
+    assert (found[0, :3] == 0).all()
+    valid = found > 0
+    assert valid.sum() == depth.size - 3
+    # one quantisation step at z is z²/A
+    assert (np.abs(found - depth)[valid] <= 0.51 * depth[valid] ** 2 / parameters[0] + 1e-6).all()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 65535),
+               fill=st.just(0))
+)  # fmt: skip
+def test_rvl_round_trip(raw) -> None:
+    payload = struct.pack("<II", raw.shape[1], raw.shape[0]) + encode_rvl(raw)
+    np.testing.assert_array_equal(decode_rvl(np.frombuffer(payload, np.uint8)), raw)
+
+
+@pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"])
+def test_bayer_finds_the_colour(encoding) -> None:
+    pytest.importorskip("rosbags.image")
+    color = {"r": 200, "g": 120, "b": 40}
+    tile = [color[letter] for letter in encoding.split("_")[1][:4]]
+    mosaic = np.tile(np.array(tile, np.uint8).reshape(2, 2), (8, 8))
+    found = decode_color(raw_message(mosaic, encoding, padding=3))
+    np.testing.assert_array_equal(found[4:-4, 4:-4].reshape(-1, 3), np.tile([200, 120, 40], (64, 1)))
+
+
+def test_yuv_grey() -> None:
+    pytest.importorskip("rosbags.image")
+    pixels = np.full((8, 8, 2), 128, np.uint8)
+    pixels[..., 1] = 180
+    found = decode_color(raw_message(pixels, "uyvy"))
+    assert np.ptp(found) == 0
+    assert 175 < found[0, 0, 0] < 200
+
+
+def test_units_and_metres_are_inverse() -> None:
+    every = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    for unit in (0.001, 0.0001, 0.00025):
+        np.testing.assert_array_equal(units_from_metres(metres_from_units(every, unit), unit), every)
+    odd = np.array([[np.nan, np.inf, -np.inf, -1, 0, 0.0004, 66.0, 65.535]], np.float32)
+    assert units_from_metres(odd).tolist() == [[0, 0, 0, 0, 0, 0, 0, 65535]]
+
+
+def test_camera_matrix_and_stamp() -> None:
+    matrix = camera_matrix(SimpleNamespace(k=[500, 0, 320, 0, 500, 240, 0, 0, 1]))
+    np.testing.assert_array_equal(matrix, [[500, 0, 320], [0, 500, 240], [0, 0, 1]])
+    assert camera_matrix(SimpleNamespace(k=[0.0] * 9)) is None
+    assert camera_matrix(SimpleNamespace(k=[np.nan] * 9)) is None
+    header = SimpleNamespace(stamp=SimpleNamespace(sec=3, nanosec=5))
+    assert stamp_ns(header) == 3_000_000_005
+
+
+def changed(message, **values):
+    return SimpleNamespace(**{**vars(message), **values})
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (changed(raw_message(RGB, "rgb8"), step=26), "step must be at least 27"),
+        (changed(raw_message(RGB, "rgb8"), height=8), "data must have 216 bytes"),
+        (changed(raw_message(RGB, "rgb8"), height=-1), "1..32768"),
+        (changed(raw_message(RGB, "rgb8"), height=2**31, width=2**31), "1..32768"),
+        (changed(raw_message(RGB, "rgb8"), height=20000, width=20000, step=60000), "67108864 pixels"),
+        (changed(raw_message(RGB, "rgb8"), step=2**32 - 1), "data must have"),
+        (changed(raw_message(RGB, "rgb8"), encoding="32FC7"), "colour encoding must be one of"),
+        (changed(raw_message(RGB, "rgb8"), data=b""), "data must have"),
+        (changed(compressed_message(RGB), data=b""), "PNG or JPEG"),
+        (changed(compressed_message(RGB), data=compressed_message(RGB).data[:60]), "cannot be decoded"),
+        (changed(compressed_message(RGB, "jpg"), data=compressed_message(RGB, "jpg").data[:20]), "no frame header"),
+        (changed(raw_message(RGB[:5, :5, 0], "bayer_rggb8"), data=b"abc"), "data must have"),
+    ],
+)
+def test_bad_colour_is_explained(message, expected) -> None:
+    with pytest.raises(ImageError, match=expected):
+        decode_color(message)
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        (raw_message(RGB, "rgb8"), "16UC1 .millimetres. or 32FC1"),
+        (compressed_message(RGB, "jpg"), "JPEG destroys depth"),
+        (changed(compressed_depth_message(MILLIMETRES), data=b"123"), "12-byte header"),
+        (changed(compressed_depth_message(MILLIMETRES), format="64FC1; compressedDepth png"), "must have the format"),
+        (SimpleNamespace(format="16UC1; compressedDepth rvl", data=b"x" * 16), "8 bytes of size"),
+        (SimpleNamespace(format="16UC1; compressedDepth rvl", data=b"x" * 12 + b"\xff" * 8), "1..32768"),
+        (
+            SimpleNamespace(format="16UC1; compressedDepth rvl", data=b"x" * 12 + struct.pack("<II", 4, 4)),
+            "end after 0",
+        ),
+        (
+            SimpleNamespace(
+                format="16UC1; compressedDepth png",
+                data=b"x" * 12 + cv2.imencode(".png", RGB)[1].tobytes(),
+            ),
+            "16-bit grey PNG",
+        ),
+    ],
+)
+def test_bad_depth_is_explained(message, expected) -> None:
+    with pytest.raises(ImageError, match=expected):
+        decode_depth(message)
+
+
+def test_a_huge_png_is_refused_by_its_header() -> None:
+    png = bytearray(cv2.imencode(".png", RGB)[1].tobytes())
+    png[16:24] = struct.pack(">II", 30000, 30000)
+    with pytest.raises(ImageError, match="67108864 pixels"):
+        encoded_size(png)
+
+
+def test_mutated_payloads_never_crash() -> None:
+    rng = random.Random(7)
+    messages = [
+        raw_message(RGB, "rgb8", padding=2),
+        raw_message(MILLIMETRES, "16UC1", big_endian=True),
+        raw_message(RGB[..., 0], "bayer_rggb8"),
+        compressed_message(RGB, "png"),
+        compressed_message(RGB, "jpg"),
+        compressed_depth_message(MILLIMETRES),
+        compressed_depth_message(MILLIMETRES, transport="rvl"),
+        compressed_depth_message(MILLIMETRES, "32FC1", "rvl", (10100.0, -1009.0)),
+    ]
+    refused = 0
+    for round_ in range(1000):
+        message = SimpleNamespace(**vars(rng.choice(messages)))
+        data = bytearray(message.data)
+        for _ in range(rng.randint(0, 6)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        message.data = bytes(data[: rng.choice([len(data), rng.randrange(len(data) + 1)])])
+        if rng.random() < 0.5 and hasattr(message, "step"):
+            name = rng.choice(["height", "width", "step", "is_bigendian", "encoding"])
+            weird = [0, 1, -1, 3, 2**31, 2**32 - 1, 2**63, rng.randrange(100)]
+            encodings = ["", "rgb8", "yuv422", "nv12", "bayer_x", "32FC1", "\0", "16UC1"]
+            setattr(message, name, rng.choice(encodings if name == "encoding" else weird))
+        for decode, size in ((decode_color, 3), (decode_depth, 2)):
+            try:
+                image = decode(message)
+            except ImageError:
+                refused += 1
+            else:
+                assert image.ndim == size, round_
+                assert image.dtype == (np.uint8 if size == 3 else np.float32)
+                assert size == 3 or (np.isfinite(image) & (image >= 0)).all()
+    assert refused > 500
