@@ -13,12 +13,32 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from deal_ros.images import ImageError
+
 _DTYPES = {"mono8": np.uint8, "rgb8": np.uint8, "16UC1": np.uint16, "32FC1": np.float32}
 
 
-def stamp_ns(message: Any) -> int:
-    """Header stamp in nanoseconds; 0 when the driver did not set it."""
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+def check_pixels(message: Any, max_megapixels: float) -> None:
+    """Refuse an image message by its size alone, before it waits in a queue.
+
+    Raises:
+        ImageError: if it has more pixels, or for a compressed one more bytes than that many pixels could have.
+    """
+    if hasattr(message, "format"):
+        if len(message.data) > 4e6 * max_megapixels:
+            raise ImageError(
+                f"compressed image must be under {4 * max_megapixels:g} MB, got {len(message.data) / 1e6:g}"
+            )
+    elif message.height * message.width > 1e6 * max_megapixels or len(message.data) > 16e6 * max_megapixels:
+        raise ImageError(
+            f"image must have at most {max_megapixels:g} megapixels, got {message.height} x {message.width} in"
+            f" {len(message.data)} bytes; raise max_megapixels if the camera is that large"
+        )
+
+
+def near(depth_m: NDArray[np.float32], max_depth_m: float) -> NDArray[np.float32]:
+    """Depth float32 (H, W) in metres with everything farther than ``max_depth_m`` as 0, no return."""
+    return np.where(depth_m <= max_depth_m, depth_m, np.float32(0))
 
 
 def make_header(stamp: int, frame_id: str) -> Header:
@@ -62,12 +82,6 @@ def image_message(pixels: NDArray[Any], encoding: str, header: Header) -> Image:
         step=width * channels * dtype.itemsize,
         data=fill(pixels),
     )
-
-
-def camera_matrix(info: CameraInfo) -> NDArray[np.float64] | None:
-    """Pinhole matrix float64 (3, 3) in pixels; ``None`` where the driver is uncalibrated (focal length 0)."""
-    matrix = np.asarray(info.k, np.float64).reshape(3, 3)
-    return matrix if np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0 else None
 
 
 def camera_info(matrix: NDArray[np.float64], size: tuple[int, int], header: Header) -> CameraInfo:

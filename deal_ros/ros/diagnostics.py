@@ -96,19 +96,23 @@ class Rate:
     def __init__(self, window_s: float = 5.0) -> None:
         self._window_s = window_s
         self._times: deque[float] = deque()
+        self._began = 0.0
         self._lock = threading.Lock()
 
     def count(self) -> None:
         """One more event, now."""
         with self._lock:
-            self._times.append(time.monotonic())
             self._trim()
+            if not self._times:
+                self._began = time.monotonic()
+            self._times.append(time.monotonic())
 
     def per_second(self) -> float:
         """The rate; 0 when nothing happened within the window."""
         with self._lock:
             self._trim()
-            return len(self._times) / self._window_s
+            span_s = min(self._window_s, max(1.0, time.monotonic() - self._began)) if self._began else self._window_s
+            return len(self._times) / span_s
 
     def _trim(self) -> None:
         oldest = time.monotonic() - self._window_s

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from deal_ros.ros import convert
+from deal_ros.images import camera_matrix
 from deal_ros.ros.diagnostics import WARN, Status
 from deal_ros.ros.lifecycle import PorchNode
 from deal_ros.ros.qos import MatchedSubscription
@@ -115,4 +115,4 @@ class CameraInputs:
         return subscription
 
     def _on_info(self, info: CameraInfo) -> None:
-        self.camera_matrix = convert.camera_matrix(info)
+        self.camera_matrix = camera_matrix(info)

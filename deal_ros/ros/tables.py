@@ -170,9 +170,10 @@ SAMPLE_COLLECTOR = (
     Parameter("classes", (), "Class names in id order; empty: those that the store has.", changes=CONFIGURE),
     Parameter("automatic", True, "Store keyframes by themselves while labels are set; false: only on ~/capture."),
     Parameter("sequence", "", "Name of the recording; empty: a new name whenever the labels change."),
-    Parameter("min_interval_s", 0.2, "Least time between two keyframes.", (0.0, 3600.0)),
-    Parameter("min_view_change", 0.02, "Least change of view since the last keyframe, 0 to 1.", (0.0, 1.0)),
-    Parameter("min_sharpness", 0.0, "Frames less sharp than this are skipped; 0 keeps all.", (0.0, 1e6)),
+    Parameter("min_interval_s", 0.5, "Least time between two keyframes; 0 switches the test off.", (0.0, 3600.0)),
+    Parameter("min_view_change", 0.1, "Least change since the last keyframe; 1 degree is about 0.1.", (0.0, 2.0)),
+    Parameter("min_sharpness", 0.5, "Least sharpness beside that of the frames before; 0 keeps all.", (0.0, 1.0)),
+    Parameter("min_depth", 0.02, "Least part of the pixels that has a depth.", (0.0, 1.0)),
     Parameter("max_depth_m", 10.0, "Farther depth counts as no return.", (0.1, 1000.0)),
     Parameter(
         "quota_per_class", 0, "Samples per class after which gathering stops by itself; 0: no limit.", (0, 10**7)
@@ -191,6 +192,7 @@ TRAINER = (
     Parameter("resume", True, "~/start goes on with a cancelled or crashed run of the same recipe."),
     Parameter("niceness", 15, "Priority of the training process: 19 yields most.", (0, 19)),
     Parameter("threads", 1, "CPU threads of the training process.", (1, 256)),
+    Parameter("min_inference_rate_hz", 0.0, "Training pauses while the segmenter is slower; 0: never.", (0.0, 1000.0)),
     Parameter("stall_timeout_s", 600.0, "A training process that is silent for longer is ended.", (5.0, 1e6)),
 )
 

@@ -1,0 +1,187 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Which frames are kept: labels in force, keyframes, quota, disk floor; and the status of it all. Needs no ROS."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from deal_ros.datasets.keyframes import KeyframeSelector
+from deal_ros.datasets.store import SampleStore
+from deal_ros.datasets.store_files import StoreError
+from deal_ros.labels import parse_labels
+from deal_ros.sample import Sample
+
+_DISK_CHECK_S = 1.0
+_MAX_NAMED = 3
+
+
+class CollectionError(ValueError):
+    """A capture that cannot be; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When gathering stops by itself.
+
+    Args:
+        quota_per_class: samples per class; 0 is no limit.
+        min_disk_free_gb: least space that must stay free on the store's disk, in 10⁹ bytes.
+    """
+
+    quota_per_class: int = 0
+    min_disk_free_gb: float = 0.0
+
+
+class Collection:
+    """A store and the decision what goes into it. Methods may be called from several threads.
+
+    Args:
+        store: open for writing; closed by :meth:`close`.
+        selector: decides which frames are new enough.
+        limits: may be replaced at any time.
+    """
+
+    def __init__(self, store: SampleStore, selector: KeyframeSelector, limits: Limits) -> None:
+        self.store = store
+        self.selector = selector
+        self.limits = limits
+        self.enabled = True
+        self.problem = ""
+        self.skipped: Counter[str] = Counter()
+        self.stored = 0
+        self.last_id = ""
+        self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._labels: frozenset[str] = frozenset()
+        self._sequence = ""
+        self._disk: tuple[float, float] = (-_DISK_CHECK_S, 0.0)
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """Class names in view."""
+        return self._labels
+
+    @property
+    def sequence(self) -> str:
+        """Recording that samples go to."""
+        return self._sequence
+
+    def set_labels(self, text: str, sequence: str = "") -> frozenset[str]:
+        """Take the text of the ``labels`` topic.
+
+        Args:
+            text: comma-separated class names; empty stops gathering.
+            sequence: name of the recording; empty makes one from time and labels.
+
+        Raises:
+            LabelError: with the known names; the labels are then empty, since the old ones may be wrong by now.
+        """
+        self._labels = frozenset()
+        labels = parse_labels(text, self.store.classes)
+        if labels:
+            named = "+".join(sorted(labels)[:_MAX_NAMED])
+            self._sequence = sequence or f"{time.strftime('%Y%m%d-%H%M%S')}-{named}"
+        self._labels = labels
+        return labels
+
+    def wanted(self) -> str:
+        """Empty if a frame would be looked at now, else the reason why not."""
+        if not self.enabled:
+            return "disabled"
+        if not self._labels:
+            return "no_labels"
+        quota = self.limits.quota_per_class
+        if quota and all(self.store.counts()[name] >= quota for name in self._labels):
+            return "quota"
+        return "disk_floor" if self.disk_free_gb() < self.limits.min_disk_free_gb else ""
+
+    def skip(self, reason: str) -> None:
+        """Count a frame that was not looked at or not kept."""
+        with self._counting:
+            self.skipped[reason] += 1
+
+    def offer(self, sample: Sample, sequence: str) -> str:
+        """Keep ``sample`` if it is a keyframe; returns its id or an empty text.
+
+        Raises:
+            StoreError: if it could not be written; nothing committed is lost.
+        """
+        with self._lock:
+            decision = self.selector.decide(sample)
+            if not decision.accepted:
+                self.skip(decision.reason)
+                return ""
+            return self._append(sample, sequence)
+
+    def capture(self, sample: Sample, sequence: str) -> str:
+        """Keep ``sample`` whatever the selector thinks; returns its id.
+
+        Raises:
+            CollectionError: if nothing may be stored now.
+            StoreError: if it could not be written.
+        """
+        reason = {"no_labels": "nothing is labelled: publish class names on the labels topic first"}.get(self.wanted())
+        if reason or self.wanted() == "disk_floor":
+            raise CollectionError(reason or f"only {self.disk_free_gb():.2f} GB are free, see min_disk_free_gb")
+        with self._lock:
+            return self._append(sample, sequence)
+
+    def undo(self, count: int) -> list[str]:
+        """Remove the newest samples; returns their ids."""
+        with self._lock:
+            return self.store.undo(count)
+
+    def disk_free_gb(self) -> float:
+        """Free space on the store's disk in 10⁹ bytes, looked up once a second at most."""
+        checked_at, free = self._disk
+        if time.monotonic() - checked_at >= _DISK_CHECK_S:
+            free = shutil.disk_usage(self.store.path).free / 1e9
+            self._disk = (time.monotonic(), free)
+        return free
+
+    def state(self) -> str:
+        """One of gathering, disabled, no_labels, quota, disk_floor, write_failed."""
+        return self.wanted() or ("write_failed" if self.problem else "gathering")
+
+    def to_json(self, **more: Any) -> str:
+        """What ``collection/status`` says, as one JSON object; ``more`` is added."""
+        with self._counting:
+            skipped = dict(self.skipped)
+        values = {
+            "state": self.state(),
+            "labels": sorted(self._labels),
+            "sequence": self._sequence,
+            "classes": list(self.store.classes),
+            "counts": self.store.counts(),
+            "total": len(self.store),
+            "stored": self.stored,
+            "skipped": skipped,
+            "last": self.last_id,
+            "disk_free_gb": round(self.disk_free_gb(), 2),
+            "store": str(self.store.path),
+            "message": self.problem,
+        }
+        return json.dumps({**values, **more})
+
+    def close(self) -> None:
+        """Close the store."""
+        with self._lock:
+            self.store.close()
+
+    def _append(self, sample: Sample, sequence: str) -> str:
+        try:
+            self.last_id = self.store.append(sample, sequence)
+        except StoreError as error:
+            self.problem = str(error)
+            self.skip("write_failed")
+            raise
+        self.problem = ""
+        self.stored += 1
+        return self.last_id
