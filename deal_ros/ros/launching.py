@@ -60,7 +60,9 @@ LEARNING = (
     ),
 )
 MODEL = DeclareLaunchArgument("model", default_value="", description="Model bundle that the segmenter starts with.")
-RECIPE = DeclareLaunchArgument("recipe", default_value="", description="Training recipe, a file of config/recipes.")
+RECIPE = DeclareLaunchArgument(
+    "recipe", default_value="", description="Training recipe: a file, or the name of one in config/recipes."
+)
 RVIZ = DeclareLaunchArgument(
     "rviz", default_value="false", choices=["true", "false"], description="Open RViz with config/rviz/deal.rviz."
 )
@@ -114,6 +116,12 @@ class Arguments:
         if self["classes"]:
             given["classes"] = [name.strip() for name in self["classes"].split(",")]
         return given
+
+    def recipe(self) -> str:
+        """The recipe file; a bare name means one of ours."""
+        name = self["recipe"]
+        ours = config_folder() / "recipes" / f"{name}.yaml"
+        return str(ours) if name and "/" not in name and ours.is_file() else name
 
     def _folders(self, base: str) -> dict[str, str]:
         return {"store": f"{base}/store", "models_folder": f"{base}/models"}
