@@ -147,7 +147,12 @@ def depth_edges(
     form, radius = _FORMS[config.form], 2 if config.form == "stp" else 1
     height, width = size if size is not None else depth.shape[-2:]
     values, valid = masked_resize(
-        form.prepare(depth), valid, (height, width), mode=config.resample, min_coverage=config.min_coverage
+        form.prepare(depth),
+        valid,
+        (height, width),
+        mode=config.resample,
+        min_coverage=config.min_coverage,
+        keep_planes=config.form in ("plane", "lap", "stp"),
     )
     usable = erode_validity(valid, radius + config.dilation)
     values = values.masked_fill(~valid, 1)  # any positive number: what it touches is not usable

@@ -23,7 +23,7 @@ class DepthNoiseConfig:
         misregistration_px: depth is moved against colour by this many pixels in a random direction (sub-pixel moves
             take the nearest reading, so no depth is invented between object and background).
         axial_sigma: standard deviation of depth noise at 1 m, as a fraction of a metre; it grows with z², as
-            triangulation error does: σ = axial_sigma · z² with axial_sigma = disparity noise / (focal length · baseline).
+            triangulation error does: σ = axial_sigma · z², axial_sigma = disparity noise / (focal length · baseline);
             0.0025 for a D435 at 640×480: 0.05 px / (385 px · 50 mm).
         correlation_px: the noise is smooth over about this many pixels, as block matching makes it; 0 is white noise.
         disparity_step: quantisation of 1/z, in 1/m; steps in depth are disparity_step · z². 0.0016 for a D435

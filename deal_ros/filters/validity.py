@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 ResampleMode = Literal["nearest", "bilinear", "bicubic", "bicubic_antialias", "area"]
 
-_RELATIVE_SLACK = 1e-4
+_UNTOUCHED = 1e-6
+_LEAST_WEIGHT = 1e-2
 
 
 def depth_validity(depth_m: Tensor, *, min_depth_m: float = 0.0, max_depth_m: float = math.inf) -> Tensor:
@@ -68,6 +69,7 @@ def masked_resize(
     *,
     mode: ResampleMode = "bicubic",
     min_coverage: float = 0.5,
+    keep_planes: bool = False,
 ) -> tuple[Tensor, Tensor]:
     r"""Resample with the invalid pixels masked out *before*, so that holes neither bleed nor overshoot.
 
@@ -82,6 +84,8 @@ def masked_resize(
         size: output (height, width).
         mode: ``bicubic`` is what DEAL was published with (torch's, without antialiasing).
         min_coverage: in (0, 1]; 1 invalidates every output whose kernel touches an invalid pixel.
+        keep_planes: correct the matrices so that linear images stay linear up to the border and at any ratio, where
+            the modes themselves bend them (clamped taps, uneven boxes). Interior bicubic taps do not change.
 
     Returns:
         Resampled float (B, 1, h, w), 0 where invalid, and its bool validity (B, 1, h, w).
@@ -105,24 +109,25 @@ def masked_resize(
     values = values.masked_fill(~valid, 0)
     if tuple(values.shape[-2:]) == tuple(size):
         return values, valid
-    rows = resampling_matrix(values.shape[-2], size[0], mode).to(values)  # (h, H)
-    columns = resampling_matrix(values.shape[-1], size[1], mode).to(values)  # (w, W)
+    rows = resampling_matrix(values.shape[-2], size[0], mode, keep_planes).to(values)  # (h, H)
+    columns = resampling_matrix(values.shape[-1], size[1], mode, keep_planes).to(values)  # (w, W)
     plain = rows @ values @ columns.T
     if bool(valid.all()):
         return plain, torch.ones_like(plain, dtype=torch.bool)
     mask = valid.to(values)
     full = rows.abs().sum(1)[:, None] * columns.abs().sum(1)
-    coverage = (rows.abs() @ mask @ columns.abs().T) / full
+    uncovered = (rows.abs() @ (1 - mask) @ columns.abs().T) / full
     rows, columns = rows.clamp_min(0), columns.clamp_min(0)
     weight = rows @ mask @ columns.T
     partial = (rows @ values @ columns.T) / weight.clamp_min(1e-12)
-    resized = torch.where(coverage >= 1 - _RELATIVE_SLACK, plain, partial)
-    kept = coverage >= min_coverage - _RELATIVE_SLACK
+    resized = torch.where(uncovered < _UNTOUCHED, plain, partial)
+    # Valid pixels under negative lobes only cannot carry a mean.
+    kept = (uncovered <= 1 - min_coverage + _UNTOUCHED) & (weight > _LEAST_WEIGHT)
     return resized.masked_fill(~kept, 0), kept
 
 
-def resampling_matrix(source: int, target: int, mode: ResampleMode) -> Tensor:
-    """One-dimensional resampling as a matrix, float32 (target, source), rows summing to 1; do not write to it.
+def resampling_matrix(source: int, target: int, mode: ResampleMode, keep_planes: bool = False) -> Tensor:
+    """One-dimensional resampling as a matrix, float64 (target, source), rows summing to 1; do not write to it.
 
     Raises:
         ValueError: if a length is not positive or ``mode`` is unknown.
@@ -133,13 +138,13 @@ def resampling_matrix(source: int, target: int, mode: ResampleMode) -> Tensor:
     """
     if source < 1 or target < 1:
         raise ValueError(f"sizes must be positive, got {source} → {target}")
-    return _resampling_matrix(source, target, mode)
+    return _resampling_matrix(source, target, mode, keep_planes)
 
 
 @lru_cache(maxsize=64)
-def _resampling_matrix(source: int, target: int, mode: str) -> Tensor:
+def _resampling_matrix(source: int, target: int, mode: str, keep_planes: bool) -> Tensor:
     with torch.no_grad():
-        identity = torch.eye(source)[None]  # (1, channels = source, length = source)
+        identity = torch.eye(source, dtype=torch.float64)[None]  # (1, channels = source, length = source)
         if mode == "area":
             matrix = F.adaptive_avg_pool1d(identity, target)[0]
         elif mode == "nearest":
@@ -152,4 +157,20 @@ def _resampling_matrix(source: int, target: int, mode: str) -> Tensor:
             )[0, :, 0]
         else:
             raise ValueError(f"mode must be nearest, bilinear, bicubic, bicubic_antialias or area, got {mode!r}")
-        return matrix.T.contiguous()
+        matrix = matrix.T.contiguous()
+        return _centred(matrix) if keep_planes and source > 1 else matrix
+
+
+def _centred(matrix: Tensor) -> Tensor:
+    """Shift each row's centre of mass to where its output pixel lies, by a multiple of a difference of two inputs."""
+    target, source = matrix.shape
+    places = torch.arange(source, dtype=matrix.dtype)
+    wanted = (torch.arange(target, dtype=matrix.dtype) + 0.5) * source / target - 0.5
+    error = wanted - matrix @ places
+    error = error.where(error.abs() > 1e-9, 0)
+    left = wanted.floor().long().clamp(0, source - 2)
+    row = torch.arange(target)
+    corrected = matrix.clone()
+    corrected[row, left] -= error
+    corrected[row, left + 1] += error
+    return corrected
