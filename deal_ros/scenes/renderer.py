@@ -151,6 +151,15 @@ class SceneRenderer:
         focal = height / 2 / math.tan(math.radians(self.scene.orbit.vertical_fov_deg) / 2)
         return np.array([[focal, 0, (width - 1) / 2], [0, focal, (height - 1) / 2], [0, 0, 1]], np.float64)
 
+    @property
+    def opengl(self) -> str:
+        """Renderer and version of the OpenGL library in use, for manifests; pixels depend on it."""
+        from OpenGL import GL  # MuJoCo's own dependency; only whole after MuJoCo has chosen a platform
+
+        self._gl.make_current()
+        parts = (GL.glGetString(GL.GL_RENDERER), GL.glGetString(GL.GL_VERSION))
+        return " | ".join(part.decode(errors="replace") for part in parts if part) or "unknown"
+
     def close(self) -> None:
         """Free the OpenGL context; the renderer cannot be used afterwards. Calling it twice is harmless."""
         self._free_context()
