@@ -3,7 +3,7 @@
 """Pre-trained image networks by timm name, cut into stages so that frozen ones can be computed once and kept."""
 
 from deal_ros.backbones.backbone import Backbone, ConvBackbone, VitBackbone
-from deal_ros.backbones.create import create_backbone
+from deal_ros.backbones.create import create_backbone, is_vit
 from deal_ros.backbones.dilation import split_dilated_depthwise
 from deal_ros.backbones.timm_import import import_timm
 from deal_ros.backbones.weights import PACKAGED_WEIGHTS, BackboneError, PackagedWeights
@@ -17,5 +17,6 @@ __all__ = [
     "VitBackbone",
     "create_backbone",
     "import_timm",
+    "is_vit",
     "split_dilated_depthwise",
 ]

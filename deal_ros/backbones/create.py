@@ -26,7 +26,7 @@ def create_backbone(
     *,
     output_stride: int | None = None,
     weights: str = "auto",
-    head: bool = False,
+    head: bool | None = False,
     phase_split: bool = True,
     drop_path_rate: float = 0.0,
 ) -> Backbone:
@@ -39,7 +39,7 @@ def create_backbone(
         weights: ``auto`` (ImageNet weights from an installed package, else from timm's hub), ``none`` (random), or
             a local file of the whole timm network, .safetensors or .pth.
         head: for EfficientNets, add the 1×1 convolution before pooling as one more stage. Its channels carry the
-            class evidence, which suits class activation maps.
+            class evidence, which suits class activation maps. ``None``: where there is one.
         phase_split: compute dilated depthwise convolutions phase-split (see :mod:`deal_ros.backbones.dilation`).
         drop_path_rate: stochastic depth, 0..1.
 
@@ -61,7 +61,7 @@ def create_backbone(
         raise BackboneError(f"output_stride must be 8, 16 or 32, got {output_stride}")
     mean, std = _normalisation(timm, name)
     arguments: dict[str, Any] = {"drop_path_rate": drop_path_rate} if drop_path_rate else {}
-    if _is_vit(timm, name):
+    if is_vit(name):
         network = _load(timm, name, weights, {**arguments, "dynamic_img_size": True}, whole=True)
         vit = VitBackbone(name, network, mean, std)
         if output_stride not in (None, vit.patch):
@@ -70,6 +70,7 @@ def create_backbone(
         return vit
     arguments["output_stride"] = output_stride or 32
     efficient = name.split(".")[0] in _efficientnets(timm)
+    head = efficient if head is None else head
     if head and not efficient:
         raise BackboneError(f"head=True needs an EfficientNet of timm, got {name!r}; leave it out")
     network = _load(timm, name, weights, arguments, whole=efficient)
@@ -86,7 +87,9 @@ def _efficientnets(timm: Any) -> set[str]:
     return set(timm.list_models(module="efficientnet"))
 
 
-def _is_vit(timm: Any, name: str) -> bool:
+def is_vit(name: str) -> bool:
+    """Whether timm's network of this name is a plain vision transformer."""
+    timm = import_timm()
     return name.split(".")[0] in timm.list_models(module="vision_transformer") + timm.list_models("deit*_patch*")
 
 

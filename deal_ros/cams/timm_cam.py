@@ -1,0 +1,118 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Class activation maps on any timm backbone, convolutional or plain vision transformer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deal_ros.backbones import VitBackbone, create_backbone, is_vit
+from deal_ros.cams.alignment import extend, fit, known_shift_px
+from deal_ros.cams.base import CamNetwork, CamOutput
+
+
+class TimmCam(CamNetwork):
+    r"""A 1×1 classifier on the last feature map; its maps, averaged over the image, are the class scores.
+
+    ``raw_k = Σ_c w_kc f_c``, ``score_k = mean_ij raw_k,ij``, ``cam = ReLU(raw)``.
+
+    Source: Zhou et al., Learning Deep Features for Discriminative Localization, CVPR 2016, with the classifier before
+    the pooling, which gives the same scores. Trained with the multi-label soft margin loss.
+
+    Args:
+        num_classes: K, without background.
+        backbone: timm name, see :func:`deal_ros.backbones.create_backbone`.
+        output_stride: image pixels per cell of the maps, 8, 16 or 32; ``None`` is 16, or a transformer's patch size.
+        weights: ``auto``, ``none`` or a file of the backbone's weights.
+        frozen_stages: stages of the backbone that are not trained, counted from the image; their output can be cached
+            (:meth:`frozen_features`). For a transformer a stage is a block.
+        shift_px: how far right and down the backbone draws what it sees, which is then undone; ``None`` is what was
+            measured of this backbone, else 0. See :mod:`deal_ros.cams.alignment`.
+        bias: give the classifier a bias. It moves whole maps, so most CAM methods have none.
+        drop_path_rate: stochastic depth of the backbone, 0..1.
+        head_lr: factor of the classifier's learning rate.
+
+    Raises:
+        BackboneError: if the backbone cannot be had.
+        ValueError: if a number is out of range.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        backbone: str = "tf_efficientnet_lite0",
+        output_stride: int | None = None,
+        weights: str = "auto",
+        frozen_stages: int = 0,
+        shift_px: int | None = None,
+        bias: bool = False,
+        drop_path_rate: float = 0.0,
+        head_lr: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if not head_lr > 0:
+            raise ValueError(f"head_lr must be positive, got {head_lr}")
+        if output_stride is None and not is_vit(backbone):
+            output_stride = 16
+        self.backbone = create_backbone(
+            backbone, output_stride=output_stride, weights=weights, head=None, drop_path_rate=drop_path_rate
+        )
+        self.backbone.freeze(frozen_stages)
+        self.num_classes, self.head_lr = num_classes, head_lr
+        self.mean, self.std = self.backbone.mean, self.backbone.std
+        self.stride = self.backbone.reductions[-1]
+        self.shift_px = known_shift_px(backbone, self.stride) if shift_px is None else shift_px
+        self.classifier = nn.Conv2d(self.backbone.channels[-1], num_classes, 1, bias=bias)
+
+    def forward(self, image: Tensor, features: Tensor | None = None) -> CamOutput:
+        """See :meth:`CamNetwork.forward`; ``raw`` has a cell per ``stride`` pixels of the image.
+
+        An image whose sides are no multiples of the stride is resized to the nearest ones first. With ``features``
+        only its size is used.
+        """
+        if features is None:
+            features = self._lower(image)
+        maps = self._upper(features, image)
+        raw = self.classifier(maps)
+        return CamOutput(scores=raw.mean((2, 3)), raw=raw, cam=raw.relu())
+
+    def frozen_features(self, image: Tensor) -> Tensor | None:
+        """Output of the frozen stages, float (B, C, h, w), for a transformer (B, tokens, C); ``None`` without any."""
+        if not self.backbone.frozen_stages:
+            return None
+        with torch.no_grad():
+            return self._lower(image)
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Backbone and classifier, the latter with ``head_lr`` times the learning rate."""
+        trunk = [p for p in self.backbone.parameters() if p.requires_grad]
+        head = {"params": list(self.classifier.parameters()), "lr": lr * self.head_lr, "weight_decay": weight_decay}
+        return [{"params": trunk, "lr": lr, "weight_decay": weight_decay}, head] if trunk else [head]
+
+    def _cells(self, image: Tensor) -> tuple[int, int]:
+        height, width = (max(1, round(side / self.stride)) for side in image.shape[-2:])
+        return height, width
+
+    def _lower(self, image: Tensor) -> Tensor:
+        extended, _ = extend(fit(image, self.stride), self.stride, self.shift_px)
+        lower = self.backbone.lower(extended, self.backbone.frozen_stages)
+        if isinstance(self.backbone, VitBackbone) and self.backbone.frozen_stages:
+            patches, prefix = lower
+            return torch.cat([prefix, patches.flatten(2).transpose(1, 2)], dim=1)
+        return lower[-1]
+
+    def _upper(self, features: Tensor, image: Tensor) -> Tensor:
+        height, width = self._cells(image)
+        lower = [features]
+        if isinstance(self.backbone, VitBackbone) and self.backbone.frozen_stages:
+            prefix = features.shape[1] - height * width
+            lower = [features[:, prefix:].transpose(1, 2).unflatten(2, (height, width)), features[:, :prefix]]
+        maps = self.backbone.upper(lower, self.backbone.frozen_stages)[-1]
+        lead = max(0, -(-self.shift_px // self.stride))
+        return maps[..., lead : lead + height, lead : lead + width]
