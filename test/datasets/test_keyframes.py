@@ -22,8 +22,8 @@ def view(shift: int = 0, time_s: float = 0.0, blur: int = 0, labels=frozenset({"
     return Sample(picture, np.full((480, 640), depth, np.float32), labels, stamp_ns=round((10 + time_s) * 1e9))
 
 
-def reasons(views, config: KeyframeConfig = KeyframeConfig()):
-    selector = KeyframeSelector(config)
+def reasons(views, config=None):
+    selector = KeyframeSelector(config or KeyframeConfig())
     found = []
     for sample in views:
         due = selector.due(sample.stamp_ns, sample.labels)
