@@ -1,0 +1,237 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Launch files: what they name exists (read from the sources, anywhere), and they run (where `ros2 launch` is)."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deal_ros.config import load_yaml
+from deal_ros.ros.tables import TABLES
+
+ROOT = Path(__file__).resolve().parents[2]
+LAUNCH_FILES = sorted((ROOT / "launch").glob("*.launch.py"))
+SHARED = ast.parse((ROOT / "deal_ros" / "ros" / "launching.py").read_text())
+WITHOUT_LAUNCH = "" if importlib.util.find_spec("launch_ros") else "launch_ros comes with a ROS installation only"
+
+
+def starts(path: Path) -> list[ast.Call]:
+    """The calls of `launching.start` in a launch file."""
+    calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    return [call for call in calls if ast.unparse(call.func) == "launching.start"]
+
+
+def declared(path: Path) -> set[str]:
+    """Names of the arguments that a launch file declares, the shared groups resolved."""
+    groups: dict[str, list[str]] = {}
+    for statement in SHARED.body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            groups[statement.targets[0].id] = arguments_in(statement.value)
+    names: list[str] = []
+    for statement in ast.parse(path.read_text()).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "ARGUMENTS":
+            names += arguments_in(statement.value)
+            for node in ast.walk(statement.value):
+                if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "launching.CAMERA":
+                    names.append(groups["CAMERA"][ast.literal_eval(node.slice)])
+                elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "launching":
+                    names += groups[node.attr]
+    return set(names)
+
+
+def arguments_in(expression: ast.AST) -> list[str]:
+    calls = [node for node in ast.walk(expression) if isinstance(node, ast.Call)]
+    return [ast.literal_eval(c.args[0]) for c in calls if ast.unparse(c.func) == "DeclareLaunchArgument"]
+
+
+@pytest.mark.no_ros
+def test_all_six_are_there():
+    names = {path.name.removesuffix(".launch.py") for path in LAUNCH_FILES}
+    assert names == {"simulate", "record", "collect", "train", "onboard", "view"}
+
+
+@pytest.mark.no_ros
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
+def test_every_argument_has_a_description(path):
+    assert {"namespace", "params_file", "use_sim_time", "log_level", "large_data"} <= declared(path)
+    for tree in (SHARED, ast.parse(path.read_text())):
+        for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
+            if ast.unparse(call.func) == "DeclareLaunchArgument":
+                given = {keyword.arg for keyword in call.keywords}
+                assert {"default_value", "description"} <= given, ast.unparse(call)
+
+
+@pytest.mark.no_ros
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
+def test_nodes_and_parameters_exist(path):
+    for call in starts(path):
+        executable = ast.literal_eval(call.args[1])
+        assert executable in TABLES
+        assert (ROOT / "deal_ros" / "ros" / "nodes" / f"{executable}.py").is_file()
+        assert (ROOT / "config" / f"{executable}.yaml").is_file()
+        rows = {row.name for row in TABLES[executable]}
+        shared = set(ast.literal_eval(call.args[2])) if len(call.args) > 2 else set()
+        given = shared | {keyword.arg for keyword in call.keywords}
+        assert given <= rows, f"{executable} has no parameter {given - rows}"
+        # An argument that every learning launch file offers must reach each node that has it.
+        assert shared == rows & {"store", "models_folder", "classes"}
+
+
+@pytest.mark.no_ros
+def test_onboard_starts_what_a_robot_runs():
+    path = ROOT / "launch" / "onboard.launch.py"
+    assert {ast.literal_eval(call.args[1]) for call in starts(path)} == {"sample_collector", "trainer", "segmenter"}
+    assert {"camera", "rgb_topic", "depth_topic", "camera_info_topic", "model", "rviz", "recipe"} <= declared(path)
+
+
+@pytest.mark.no_ros
+@pytest.mark.parametrize("path", sorted((ROOT / "config" / "presets").glob("*.yaml")), ids=lambda path: path.stem)
+def test_presets_name_relative_topics(path):
+    values = load_yaml(path)
+    assert values.keys() == {"rgb_topic", "depth_topic", "camera_info_topic", "large_data"}
+    for name in ("rgb_topic", "depth_topic", "camera_info_topic"):
+        assert not values[name].startswith("/"), "an absolute name would ignore the namespace"
+    # One side with LARGE_DATA and the other without hear nothing of each other: only our own camera may switch it on.
+    assert values["large_data"] == (path.stem == "simulator")
+    cameras = next(
+        ast.literal_eval(s.value)
+        for s in SHARED.body
+        if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == "CAMERAS"
+    )
+    assert path.stem in cameras
+
+
+def viewed_topics() -> dict[str, set[str]]:
+    """Topics that the prepared views show, by file."""
+    rviz = yaml.safe_load((ROOT / "config" / "rviz" / "deal.rviz").read_text())
+    shown = {d["Topic"]["Value"] for d in rviz["Visualization Manager"]["Displays"] if "Topic" in d}
+    text = json.loads((ROOT / "config" / "foxglove" / "deal.json").read_text())
+
+    def strings(value):
+        if isinstance(value, dict):
+            return [*value, *(s for item in value.values() for s in strings(item))]
+        return [value] if isinstance(value, str) else []
+
+    foxglove = {s for s in strings(text["configById"]) if s.startswith("/")}
+    nav2 = (ROOT / "config" / "nav2" / "semantic_costmap.yaml").read_text()
+    camera = yaml.safe_load(nav2)["local_costmap"]["local_costmap"]["ros__parameters"]["semantic_layer"]["camera"]
+    return {"rviz": shown, "foxglove": foxglove, "nav2": {v for k, v in camera.items() if k.endswith("_topic")}}
+
+
+@pytest.mark.no_ros
+def test_rviz_shows_the_four_views():
+    assert viewed_topics()["rviz"] == {
+        "/rgb/image",
+        "/segmentation/overlay",
+        "/segmentation/color",
+        "/segmentation/points",
+    }
+
+
+@pytest.fixture(scope="module")
+def ros2(tmp_path_factory) -> dict[str, str]:
+    """Environment of a workspace with this package, built by colcon."""
+    if WITHOUT_LAUNCH:
+        pytest.skip(WITHOUT_LAUNCH)
+    workspace = tmp_path_factory.mktemp("workspace")
+    build = [sys.executable, "-m", "colcon", "build", "--base-paths", str(ROOT), "--packages-select", "deal_ros"]
+    prefix = os.environ.get("AMENT_PREFIX_PATH", sys.prefix)
+    environment = {**os.environ, "AMENT_PREFIX_PATH": prefix}
+    subprocess.run(build, cwd=workspace, env=environment, check=True, capture_output=True)
+    script = f"source {workspace}/install/setup.bash >&2 && env -0"
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, check=True)
+    pairs = (entry.split("=", 1) for entry in done.stdout.decode().split("\0") if "=" in entry)
+    return dict(pairs)
+
+
+def launch(environment: dict[str, str], log: Path, *arguments: str) -> subprocess.Popen:
+    """`ros2 launch deal_ros …` with its output in ``log``."""
+    code = "import sys; from ros2cli.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, "launch", "deal_ros", *arguments]
+    with log.open("wb") as stream:
+        return subprocess.Popen(command, env=environment, stdout=stream, stderr=subprocess.STDOUT)
+
+
+def end(process: subprocess.Popen, limit_s: float = 15.0) -> int:
+    process.send_signal(signal.SIGINT)
+    try:
+        return process.wait(limit_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+
+
+@pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
+def test_ros2_launch_lists_the_arguments(ros2, tmp_path, path):
+    log = tmp_path / "log"
+    assert launch(ros2, log, path.name, "--show-args").wait(60) == 0
+    for name in declared(path):
+        assert f"'{name}'" in log.read_text()
+
+
+@pytest.mark.gl
+def test_two_robots_side_by_side(ros2, tmp_path):
+    """Simulator and onboard in two namespaces: each robot has its own topics, folders and samples."""
+    import rclpy
+    from std_msgs.msg import String
+
+    from deal_ros.ros.qos import LATCHED
+
+    children = []
+    rclpy.init()
+    node = rclpy.create_node("looking_on")
+    status: dict[str, dict] = {}
+    try:
+        for robot, objects in (("robot1", "milk, butter"), ("robot2", "ketchup, popcorn")):
+            params = tmp_path / f"{robot}.yaml"
+            text = {"width": 160, "height": 120, "views": 6, "rate_hz": 5.0, "min_view_change": 0.0}
+            params.write_text(yaml.safe_dump({"/**": {"ros__parameters": text}}))
+            common = (f"namespace:={robot}", f"params_file:={params}")
+            children.append(
+                launch(ros2, tmp_path / f"{robot}_camera.log", "simulate.launch.py", f"objects:={objects}", *common)
+            )
+            arguments = (f"classes:={objects}", "camera:=simulator", f"data_folder:={tmp_path / robot}")
+            children.append(launch(ros2, tmp_path / f"{robot}.log", "onboard.launch.py", *arguments, *common))
+
+            def heard(message, robot=robot):
+                status[robot] = json.loads(message.data)
+
+            node.create_subscription(String, f"/{robot}/collection/status", heard, LATCHED)
+            publisher = node.create_publisher(String, f"/{robot}/labels", LATCHED)
+            publisher.publish(String(data=objects.split(",")[0]))
+        wanted = {
+            f"/{robot}/{name}"
+            for robot in ("robot1", "robot2")
+            for name in ("camera_simulator", "sample_collector", "trainer", "segmenter")
+        }
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.2)
+            found = {f"{space.rstrip('/')}/{name}" for name, space in node.get_node_names_and_namespaces()}
+            samples = {robot: sum(entry["counts"].values()) for robot, entry in status.items()}
+            if wanted <= found and len(samples) == 2 and min(samples.values()) >= 2:
+                break
+        else:
+            logs = "\n".join(f"== {log.name}\n{log.read_text()[-3000:]}" for log in tmp_path.glob("*.log"))
+            pytest.fail(f"missing {wanted - found}, samples {status}\n{logs}")
+        assert status["robot1"]["counts"].keys() == {"milk", "butter"}
+        assert status["robot2"]["counts"].keys() == {"ketchup", "popcorn"}
+        for robot in ("robot1", "robot2"):
+            assert (tmp_path / robot / "store" / "store.json").is_file()
+            assert (tmp_path / robot / "models").is_dir()
+    finally:
+        node.destroy_node()
+        rclpy.shutdown()
+        codes = [end(child) for child in children]
+    assert codes == [0, 0, 0, 0]
