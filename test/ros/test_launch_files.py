@@ -42,11 +42,12 @@ def declared(path: Path) -> set[str]:
     for statement in ast.parse(path.read_text()).body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "ARGUMENTS":
             names += arguments_in(statement.value)
-            for node in ast.walk(statement.value):
-                if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "launching.CAMERA":
-                    names.append(groups["CAMERA"][ast.literal_eval(node.slice)])
-                elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "launching":
-                    names += groups[node.attr]
+            for item in ast.walk(statement.value):
+                text = ast.unparse(item)
+                if isinstance(item, ast.Starred) or text in {"launching.RECIPE", "launching.MODEL", "launching.RVIZ"}:
+                    names += groups[text.removeprefix("*").removeprefix("launching.")]
+                elif text == "launching.CAMERA[0]":
+                    names.append("camera")
     return set(names)
 
 

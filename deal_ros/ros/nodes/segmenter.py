@@ -1,0 +1,216 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Colour images → class masks, with the newest model: ``python -m deal_ros.ros.nodes.segmenter``.
+
+Needs colour only; depth is looked at for ``segmentation/points``. A bundle announced on ``model`` is loaded beside the
+running model and swapped in between two frames.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+
+from deal_ros.images import ImageError, stamp_ns
+from deal_ros.ros import convert
+from deal_ros.ros.diagnostics import ERROR, WARN, Rate, Status, Window
+from deal_ros.ros.inputs import CameraInputs
+from deal_ros.ros.lifecycle import ACTIVE, PorchNode
+from deal_ros.ros.models import ModelPathError, confine
+from deal_ros.ros.outputs import SegmentationOutputs
+from deal_ros.ros.qos import LATCHED
+from deal_ros.ros.run import run_node
+from deal_ros.ros.segmentation import Segmentation, SegmentationSettings
+from deal_ros.ros.tables import SEGMENTER
+from deal_ros.ros.worker import LatestWins
+from deal_ros.students.predictor import PredictorConfig
+
+_PLAUSIBLE_LATENCY_MS = 60_000
+_SETTINGS = tuple(field.name for field in dataclasses.fields(SegmentationSettings))
+
+
+class Segmenter(PorchNode):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__("segmenter", SEGMENTER)
+        self._core: Segmentation | None = None
+        self._outputs: SegmentationOutputs | None = None
+        self._inputs: CameraInputs | None = None
+        self._worker: LatestWins[Any] | None = None
+        self._enabled = True
+        self._refusal = ""
+        self._latency_ms, self._frames = Window(), Rate()
+        self.create_service(SetBool, "~/enable", self.guard(self._enable))
+        self.create_service(Trigger, "~/reload", self.trigger(self._reload))
+        self.create_timer(0.5, self.guard(self._follow_demand))
+
+    def configure(self) -> None:
+        """Load the model, if one is named."""
+        p = self.parameters
+        self._refusal = ""
+        config = PredictorConfig(device=p["device"], threads=p["threads"] or None)
+        self._core = Segmentation(config, self._on_ready, self._on_refused)
+        self._core.settings = self._settings()
+        self._outputs = SegmentationOutputs(self, p["output_reliability"], p["output_depth"])
+        if p["model"]:
+            model = self._core.models.load_now(Path(p["model"]).expanduser())
+            self.get_logger().info(f"model {model.version} of {', '.join(model.classes)}")
+        else:
+            self.get_logger().info("no model yet: waiting for one on the model topic")
+
+    def activate(self) -> None:
+        """Subscribe and start the worker."""
+        self._latency_ms.clear()
+        self._worker = LatestWins(self._work, "segmenter", self._on_work_error)
+        self._inputs = CameraInputs(self, self._on_rgb, self._on_depth, depth=False)
+        self._subscription = self.create_subscription(String, "model", self.guard(self._on_model), LATCHED)
+
+    def deactivate(self) -> None:
+        """Unsubscribe; the frame at work is finished."""
+        if self._inputs is not None:
+            self._inputs.destroy()
+            self._inputs = None
+            self.destroy_subscription(self._subscription)
+        if self._worker is not None:
+            self._worker.stop()
+            if self._core is not None:
+                self._core.dropped["replaced"] += self._worker.counts.replaced
+            self._worker = None
+
+    def cleanup(self) -> None:
+        """Free the model and its memory, on the GPU too."""
+        if self._core is not None:
+            self._core.close()
+            self._core = None
+        if self._outputs is not None:
+            self._outputs.destroy()
+            self._outputs = None
+
+    def parameters_changed(self, values: dict[str, Any]) -> None:
+        """Use new settings from the next frame on."""
+        if self._core is not None and any(name in _SETTINGS for name in values):
+            self._core.settings = self._settings()
+
+    def diagnose(self, status: Status) -> None:
+        """Model, rates, latency, where each frame went."""
+        if self._inputs is not None and self._enabled:
+            self._inputs.diagnose(status)
+        core = self._core
+        if core is None:
+            return
+        model = core.models.running
+        if model is None:
+            status.report(WARN, "no model yet; train one, or publish a bundle's path on the model topic")
+        if self._refusal:
+            status.report(WARN, self._refusal)
+        if core.notice:
+            status.report(WARN, core.notice)
+        median, p95 = self._latency_ms.percentiles(50, 95)
+        if p95 is not None and p95 > self.parameters["warn_latency_ms"]:
+            status.report(WARN, f"latency p95 is {p95:.0f} ms, see warn_latency_ms")
+        busy_s = self._worker.busy_s if self._worker is not None else 0.0
+        if busy_s > self.parameters["stuck_after_s"]:
+            status.report(ERROR, f"inference has been stuck for {busy_s:.0f} s; restart the node")
+        status.add({"frames per second": self._frames.per_second(), "latency p50 ms": median, "latency p95 ms": p95})
+        status.add(core.figures(replaced=self._worker.counts.replaced if self._worker is not None else 0))
+
+    def _settings(self) -> SegmentationSettings:
+        return SegmentationSettings(**{name: self.parameters[name] for name in _SETTINGS})
+
+    def _on_rgb(self, message: Any) -> None:
+        core, worker = self._core, self._worker
+        if core is None or worker is None:
+            return
+        core.received += 1
+        self._frames.count()
+        if not self._enabled:
+            core.drop("disabled")
+            return
+        try:
+            convert.check_pixels(message, self.parameters["max_megapixels"])
+        except ImageError as error:
+            core.drop("bad_image")
+            self.get_logger().error(f"image refused: {error}", throttle_duration_sec=2.0)
+            return
+        worker.offer(message)
+
+    def _on_depth(self, message: Any) -> None:
+        if self._core is not None:
+            convert.check_pixels(message, self.parameters["max_megapixels"])
+            self._core.remember_depth(message)
+
+    def _work(self, message: Any) -> None:
+        core, outputs, inputs = self._core, self._outputs, self._inputs
+        if core is None or outputs is None or inputs is None:
+            return
+        result = core.segment(message, want_depth=inputs.depth is not None)
+        if result is None:
+            return
+        frame, model, swapped = result
+        if swapped:
+            outputs.announce(model.classes, self.parameters["min_confidence"])
+            self.get_logger().info(f"model {model.version} segments from this frame on")
+        frame = dataclasses.replace(frame, camera_matrix=inputs.camera_matrix)
+        outputs.publish(frame, model.classes, self.parameters["overlay_alpha"])
+        latency_ms = (self.get_clock().now().nanoseconds - stamp_ns(message.header)) / 1e6
+        if 0 <= latency_ms < _PLAUSIBLE_LATENCY_MS:  # else the camera's clock is another one
+            self._latency_ms.add(latency_ms)
+
+    def _on_work_error(self, error: Exception) -> None:
+        self.get_logger().error(f"frame without mask: {error}", throttle_duration_sec=2.0)
+
+    def _follow_demand(self) -> None:
+        if self._inputs is not None and self._outputs is not None and self._core is not None:
+            wanted = self._outputs.points_wanted
+            self._inputs.want_depth(wanted)
+            if not wanted:
+                self._core.forget_depth()
+
+    def _on_model(self, message: String) -> None:
+        assert self._core is not None
+        try:
+            path = confine(message.data, Path(self.parameters["models_folder"]))
+        except ModelPathError as error:
+            self._refusal = f"model refused: {error}"
+            self.get_logger().error(self._refusal)
+            return
+        self.get_logger().info(f"loading {path} beside the running model")
+        self._core.models.request(path)
+
+    def _on_ready(self, path: Path, model: Any) -> None:
+        self._refusal = ""
+        self.get_logger().info(f"model {model.version} from {path} is warm, it takes over with the next frame")
+
+    def _on_refused(self, path: Path, error: Exception) -> None:
+        self._refusal = f"model {path} refused, the old one goes on: {error}"
+        self.get_logger().error(self._refusal)
+
+    def _reload(self) -> str:
+        if self._core is None or self.state != ACTIVE:
+            raise ValueError(f"the segmenter is {self.state}; configure and activate it first")
+        path = self._core.models.path
+        if path is None:
+            raise ValueError("no model has been loaded yet; publish a bundle's path on the model topic")
+        self._core.models.request(path)
+        return f"loading {path} again; the diagnostics say which version runs"
+
+    def _enable(self, request: Any, response: Any) -> Any:
+        self._enabled = request.data
+        response.success, response.message = True, "segmenting" if request.data else "segmentation paused"
+        return response
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Console script."""
+    return run_node(Segmenter, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
