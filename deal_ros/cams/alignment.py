@@ -5,9 +5,11 @@
 A stride-2 convolution on an even-sized map samples half a pixel beside the centre of the cell that its output is drawn
 as. Networks trained with mirrored images learn kernels that make up for it. When the stride is then replaced by
 dilation for a finer map, the sampling offset goes but what the kernels learned stays, and the map is displaced, by
-(32 - output_stride)/2 pixels to the right and down after TensorFlow's SAME padding if they were trained at a size that all strides divide. Measured on
-EfficientNet-Lite0 and 1: -1.3 px at stride 32, +6.8 at 16 (predicted 8 more), +11.3 at 8 (predicted 12 more). A network
-trained at another size has learned something else (Lite2, 260 px: -11, -0.5, +3.2), so it is measured, not assumed.
+(32 - output_stride)/2 pixels right and down after TensorFlow's SAME padding.
+
+Measured on EfficientNet-Lite0 and 1: -1.3 px at stride 32, +6.8 at 16 (8 more, as predicted), +11.3 at 8 (12.6 more). A
+network trained at a size that the strides do not divide has learned something else (Lite2, 260 px: -11, -0.5, +3.2), so
+the displacement is measured, not assumed.
 
 The cure keeps the network and moves its grid: the image is extended by a few pixels on all sides, and cells outside
 are dropped. Nothing is interpolated.
@@ -44,6 +46,11 @@ def fit(image: Tensor, multiple: int) -> Tensor:
     return F.interpolate(image, size, mode="bilinear", align_corners=False, antialias=True)
 
 
+def leading_cells(stride: int, shift_px: int) -> int:
+    """How many cells of an extended image's map lie before the image itself, in each direction."""
+    return max(0, math.ceil(shift_px / stride))
+
+
 def extend(image: Tensor, stride: int, shift_px: int) -> tuple[Tensor, int]:
     """Extend an image so that a map displaced by ``shift_px`` can be cut to where it belongs.
 
@@ -56,9 +63,9 @@ def extend(image: Tensor, stride: int, shift_px: int) -> tuple[Tensor, int]:
         The image, extended by repeating its border to sides that are multiples of ``stride``, and how many leading
         cells of its map to drop: ``map[..., n : n + H // stride, n : n + W // stride]``.
     """
+    cells = leading_cells(stride, shift_px)
     if shift_px == 0:
-        return image, 0
-    cells = max(0, math.ceil(shift_px / stride))
+        return image, cells
     before = cells * stride - shift_px
     after = shift_px if shift_px > 0 else -before % stride
     return F.pad(image, (before, after, before, after), mode="replicate"), cells
@@ -66,8 +73,9 @@ def extend(image: Tensor, stride: int, shift_px: int) -> tuple[Tensor, int]:
 
 @torch.no_grad()
 def mirror_shift_px(maps: Callable[[Tensor], Tensor], image: Tensor, *, search_cells: float = 1.5) -> float:
-    """How far to the right ``maps`` draws what it sees, in pixels: half the way between a map and the mirrored map
-    of the mirrored image.
+    """How far to the right ``maps`` draws what it sees, in pixels.
+
+    Half the way from the mirrored map of the mirrored image to the map of the image.
 
     The displacement d maximises the correlation of map(x) moved by -d with mirror(map(mirror(x))) moved by +d, over all
     channels, without three cells at each side.

@@ -24,9 +24,9 @@ def multiscale_cam(
 ) -> Tensor:
     """Class activation maps for making labels.
 
-    Every scaled image and, with ``flip``, its mirror image goes through the network; the maps are brought to the image's
-    size (bilinear, cell centres), mirrored back, summed, multiplied by the labels, and scaled to [0, 1] per image and
-    class. Source: the seed generation that WeakTr and SEAM share.
+    Every scaled image and, with ``flip``, its mirror image goes through the network; the maps are brought to the size
+    of the image (bilinear, cell centres), mirrored back, summed, multiplied by the labels, and scaled to [0, 1] per
+    image and class. Source: the seed generation that WeakTr and SEAM share.
 
     Args:
         network: evaluated in evaluation mode; its mode is put back afterwards.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deal_ros.backbones import VitBackbone, create_backbone, is_vit
-from deal_ros.cams.alignment import extend, fit, known_shift_px
+from deal_ros.cams.alignment import extend, fit, known_shift_px, leading_cells
 from deal_ros.cams.base import CamNetwork, CamOutput
 
 
@@ -114,5 +114,5 @@ class TimmCam(CamNetwork):
             prefix = features.shape[1] - height * width
             lower = [features[:, prefix:].transpose(1, 2).unflatten(2, (height, width)), features[:, :prefix]]
         maps = self.backbone.upper(lower, self.backbone.frozen_stages)[-1]
-        lead = max(0, -(-self.shift_px // self.stride))
+        lead = leading_cells(self.stride, self.shift_px)
         return maps[..., lead : lead + height, lead : lead + width]
