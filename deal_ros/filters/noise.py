@@ -180,6 +180,6 @@ def _ranks(values: FloatImage) -> FloatImage:
 
 
 def _quantize(depth: FloatImage, disparity_step: float) -> FloatImage:
-    inverse = np.divide(1, depth, out=np.zeros_like(depth), where=depth > 0)
-    steps = np.maximum(np.round(inverse / disparity_step), 1)
-    return np.where(depth > 0, 1 / (steps * disparity_step), 0).astype(np.float32)
+    inverse = np.divide(1, depth, out=np.zeros(depth.shape), where=depth > 0)
+    steps = np.maximum(np.round(inverse / max(disparity_step, 1e-12)), 1)
+    return np.where(depth > 0, 1 / (steps * max(disparity_step, 1e-12)), 0).astype(np.float32)
