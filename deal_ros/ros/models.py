@@ -19,6 +19,10 @@ class Model(Protocol):
     def version(self) -> str:
         """Name of this very bundle."""
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in id order."""
+
     def close(self) -> None:
         """Free its memory."""
 

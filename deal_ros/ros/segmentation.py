@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 import time
 from collections import Counter, deque
@@ -37,7 +36,6 @@ class SegmentationSettings:
     min_confidence: float = 0.0
     smoothing: float = 0.0
     slop_ms: float = 20.0
-    fallback_to_cpu: bool = True
 
 
 class Segmentation:
@@ -60,7 +58,6 @@ class Segmentation:
         self.masks = Rate()
         self.dropped: Counter[str] = Counter()
         self.received = self.masked = 0
-        self.notice = ""
         self._config = config
         self._size = _WARM_SIZE
         self._vote = TemporalVote()
@@ -108,9 +105,8 @@ class Segmentation:
         began = time.perf_counter()
         try:
             prediction = model.predict(rgb)
-        except Exception as error:
+        except Exception:
             self.drop("inference_failed")
-            self._fall_back(error)
             raise
         self.inference_ms.add(1e3 * (time.perf_counter() - began))
         settings, stamp = self.settings, stamp_ns(message.header)
@@ -126,7 +122,7 @@ class Segmentation:
         model = self.models.running
         median, p95 = self.inference_ms.percentiles(50, 95)
         return {
-            "model": model.version if model is not None else "none",
+            **({f"model {key}": value for key, value in model.describe().items()} if model is not None else {}),
             "classes": model.classes if model is not None else "none",
             "masks per second": self.masks.per_second(),
             "frames received": self.received,
@@ -150,15 +146,6 @@ class Segmentation:
             predictor.close()
             raise
         return predictor
-
-    def _fall_back(self, error: Exception) -> None:
-        """Go on with the CPU when the GPU has no memory left."""
-        out_of_memory = "out of memory" in str(error).lower()
-        path = self.models.path
-        if out_of_memory and self.settings.fallback_to_cpu and self._config.device != "cpu" and path is not None:
-            self._config = dataclasses.replace(self._config, device="cpu")
-            self.notice = "the GPU has no memory left: inference goes on with the CPU"
-            self.models.request(path)
 
     def _depth_at(self, stamp: int, slop_ms: float) -> NDArray[np.float32] | None:
         patience = time.monotonic() + _DEPTH_PATIENCE_S

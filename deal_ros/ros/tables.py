@@ -203,9 +203,17 @@ SEGMENTER = (
     Parameter(
         "models_folder", "~/.ros/deal/models", "Bundles named on the model topic must lie in it.", changes=CONFIGURE
     ),
+    Parameter("backend", "auto", "What runs the network.", choices=("auto", "torch", "onnxruntime"), changes=CONFIGURE),
+    Parameter(
+        "precision",
+        "auto",
+        "auto: fp16 on a GPU, fp32 elsewhere.",
+        choices=("auto", "fp32", "fp16", "bf16"),
+        changes=CONFIGURE,
+    ),
     Parameter("device", "auto", "cpu, cuda, cuda:N or auto.", changes=CONFIGURE),
     Parameter("threads", 0, "CPU threads of the network; 0: the library's choice.", (0, 256), changes=CONFIGURE),
-    Parameter("fallback_to_cpu", True, "When the GPU has no memory left go on with the CPU."),
+    Parameter("fallback_to_cpu", True, "When the GPU has no memory left go on with the CPU.", changes=CONFIGURE),
     Parameter("min_confidence", 0.0, "Pixels less certain than this become 255 (unlabelled).", (0.0, 1.0)),
     Parameter("smoothing", 0.0, "Weight of the past in the confidence vote over time; 0: none.", (0.0, 0.95)),
     Parameter("overlay_alpha", 0.55, "Weight of the colour in the overlay.", (0.0, 1.0)),

@@ -8,11 +8,10 @@ Publishes ``rgb/image``, ``depth/image`` (registered), ``rgb/camera_info``, and 
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from sensor_msgs.msg import CameraInfo, Image
@@ -24,7 +23,7 @@ from deal_ros.ros import convert
 from deal_ros.ros.diagnostics import ERROR, WARN, Rate, Status
 from deal_ros.ros.lifecycle import ACTIVE, PorchNode
 from deal_ros.ros.qos import LATCHED, create_publisher, profile
-from deal_ros.ros.run import run_node
+from deal_ros.ros.run import end_process, run_node
 from deal_ros.ros.scene_player import ScenePlayer, SceneRequest
 from deal_ros.ros.tables import CAMERA_SIMULATOR
 from deal_ros.sample import Sample
@@ -190,10 +189,10 @@ class CameraSimulator(PorchNode):
         self.get_logger().error(self._error)
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None) -> NoReturn:
     """Console script."""
-    return run_node(CameraSimulator, args)
+    end_process(run_node(CameraSimulator, args))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,11 +8,10 @@ The ``labels`` topic says what is in view; ``~/capture``, ``~/enable`` and ``~/u
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -28,7 +27,7 @@ from deal_ros.ros.diagnostics import ERROR, WARN, Status
 from deal_ros.ros.lifecycle import ACTIVE, PorchNode
 from deal_ros.ros.pairs import CameraPairs
 from deal_ros.ros.qos import LATCHED, create_publisher
-from deal_ros.ros.run import run_node
+from deal_ros.ros.run import end_process, run_node
 from deal_ros.ros.tables import SAMPLE_COLLECTOR
 from deal_ros.ros.worker import LatestWins
 from deal_ros.sample import Sample
@@ -223,10 +222,10 @@ class SampleCollector(PorchNode):
             self.get_logger().warning(complaint)
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None) -> NoReturn:
     """Console script."""
-    return run_node(SampleCollector, args)
+    end_process(run_node(SampleCollector, args))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,10 +9,9 @@ running model and swapped in between two frames.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -25,7 +24,7 @@ from deal_ros.ros.lifecycle import ACTIVE, PorchNode
 from deal_ros.ros.models import ModelPathError, confine
 from deal_ros.ros.outputs import SegmentationOutputs
 from deal_ros.ros.qos import LATCHED
-from deal_ros.ros.run import run_node
+from deal_ros.ros.run import end_process, run_node
 from deal_ros.ros.segmentation import Segmentation, SegmentationSettings
 from deal_ros.ros.tables import SEGMENTER
 from deal_ros.ros.worker import LatestWins
@@ -55,7 +54,13 @@ class Segmenter(PorchNode):
         """Load the model, if one is named."""
         p = self.parameters
         self._refusal = ""
-        config = PredictorConfig(device=p["device"], threads=p["threads"] or None)
+        config = PredictorConfig(
+            backend=p["backend"],
+            device=p["device"],
+            precision=p["precision"],
+            threads=p["threads"],
+            on_out_of_memory="cpu" if p["fallback_to_cpu"] else "reduce",
+        )
         self._core = Segmentation(config, self._on_ready, self._on_refused)
         self._core.settings = self._settings()
         self._outputs = SegmentationOutputs(self, p["output_reliability"], p["output_depth"])
@@ -108,10 +113,10 @@ class Segmenter(PorchNode):
         model = core.models.running
         if model is None:
             status.report(WARN, "no model yet; train one, or publish a bundle's path on the model topic")
+        elif model.note:
+            status.report(WARN, model.note)
         if self._refusal:
             status.report(WARN, self._refusal)
-        if core.notice:
-            status.report(WARN, core.notice)
         median, p95 = self._latency_ms.percentiles(50, 95)
         if p95 is not None and p95 > self.parameters["warn_latency_ms"]:
             status.report(WARN, f"latency p95 is {p95:.0f} ms, see warn_latency_ms")
@@ -207,10 +212,10 @@ class Segmenter(PorchNode):
         return response
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None) -> NoReturn:
     """Console script."""
-    return run_node(Segmenter, args)
+    end_process(run_node(Segmenter, args))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,12 +7,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from diagnostic_msgs.msg import DiagnosticArray
 from std_msgs.msg import String
@@ -22,7 +21,7 @@ from deal_ros.datasets.store import SampleStore
 from deal_ros.ros.diagnostics import ERROR, WARN, Status
 from deal_ros.ros.lifecycle import ACTIVE, PorchNode
 from deal_ros.ros.qos import LATCHED, create_publisher
-from deal_ros.ros.run import run_node
+from deal_ros.ros.run import end_process, run_node
 from deal_ros.ros.tables import TRAINER
 from deal_ros.ros.training import DONE, FAILED, Training, TrainingError
 from deal_ros.ros.yielding import RateKeeper
@@ -147,10 +146,10 @@ class Trainer(PorchNode):
                 self._keeper.observe(values, time.monotonic())
 
 
-def main(args: Sequence[str] | None = None) -> int:
+def main(args: Sequence[str] | None = None) -> NoReturn:
     """Console script."""
-    return run_node(Trainer, args)
+    end_process(run_node(Trainer, args))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""The graph of the running nodes is what the contract, the prepared views and the SROS2 policy say."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import rclpy
+import yaml
+from test_launch_files import viewed_topics
+
+ROOT = Path(__file__).resolve().parents[2]
+POLICY = ROOT / "config" / "sros2" / "policy.xml"
+NODES = ("camera_simulator", "sample_collector", "trainer", "segmenter")
+# In the contract, and there only under a condition that this test does not set up.
+CONDITIONAL = {
+    "rgb/image/compressed": "rgb_transport: compressed",
+    "depth/image/compressedDepth": "depth_transport: compressedDepth",
+    "depth/image": "the segmenter looks at depth only while somebody wants segmentation/points",
+    "clock": "use_sim_time: true",
+}
+if importlib.util.find_spec("vision_msgs") is None:
+    CONDITIONAL["segmentation/label_info"] = "vision_msgs is not installed"
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory) -> dict[str, dict[str, set[str]]]:
+    """Topics and services of each of our nodes, started with its own parameter file in namespace /robot."""
+    folder = tmp_path_factory.mktemp("graph")
+    own = {
+        "camera_simulator": {"width": 64, "height": 48, "views": 1},
+        "sample_collector": {"classes": ["milk", "butter"], "store": str(folder / "store")},
+        "trainer": {"store": str(folder / "store"), "models_folder": str(folder / "models")},
+        "segmenter": {"models_folder": str(folder / "models")},
+    }
+    children = []
+    rclpy.init()
+    node = rclpy.create_node("looking_on")
+    try:
+        for name, parameters in own.items():
+            path = folder / f"{name}.yaml"
+            path.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
+            arguments = ["--params-file", str(ROOT / "config" / f"{name}.yaml"), "--params-file", str(path)]
+            command = [
+                sys.executable,
+                "-m",
+                f"deal_ros.ros.nodes.{name}",
+                "--ros-args",
+                "-r",
+                "__ns:=/robot",
+                *arguments,
+            ]
+            children.append(subprocess.Popen(command, env=os.environ))
+        found: dict[str, dict[str, set[str]]] = {}
+        deadline, settled = time.monotonic() + 60, 0.0
+        while (time.monotonic() < deadline and time.monotonic() - settled > 2.0) or not found:
+            rclpy.spin_once(node, timeout_sec=0.3)
+            now = look(node)
+            if all(now.get(name, {}).get("publish", set()) & MARKS[name] for name in NODES):
+                if now == found:
+                    break  # nothing changed any more
+                found = now
+            time.sleep(1.0)
+            assert time.monotonic() < deadline, f"the nodes did not come up: {now}"
+        return found
+    finally:
+        node.destroy_node()
+        rclpy.shutdown()
+        for child in children:
+            child.terminate()
+        codes = [child.wait(10) for child in children]
+        assert codes == [0, 0, 0, 0]
+
+
+# A topic that each node has once it is active.
+MARKS = {
+    "camera_simulator": {"rgb/image"},
+    "sample_collector": {"collection/status"},
+    "trainer": {"training/status"},
+    "segmenter": {"segmentation/mask"},
+}
+
+
+def look(node) -> dict[str, dict[str, set[str]]]:
+    """Names relative to /robot; ``~/`` for a node's own; absolute ones without their slash."""
+    result = {}
+    names = {name for name, space in node.get_node_names_and_namespaces() if space == "/robot"}
+    for name in names & set(NODES):
+        asked = {
+            "publish": node.get_publisher_names_and_types_by_node(name, "/robot"),
+            "subscribe": node.get_subscriber_names_and_types_by_node(name, "/robot"),
+            "reply": node.get_service_names_and_types_by_node(name, "/robot"),
+        }
+        result[name] = {kind: {relative(full, name) for full, _ in entries} for kind, entries in asked.items()}
+    return result
+
+
+def relative(full: str, node: str) -> str:
+    own = f"/robot/{node}/"
+    return f"~/{full.removeprefix(own)}" if full.startswith(own) else full.removeprefix("/robot/").lstrip("/")
+
+
+def policy() -> dict[str, dict[str, set[str]]]:
+    """What the policy allows each node."""
+    result = {}
+    for profile in ElementTree.parse(POLICY).iter("profile"):
+        allowed: dict[str, set[str]] = {"publish": set(), "subscribe": set(), "reply": set()}
+        for rules in profile:
+            for kind, value in rules.attrib.items():
+                assert value == "ALLOW"
+                allowed[kind] |= {rule.text.lstrip("/") for rule in rules}
+        result[profile.get("node")] = allowed
+    return result
+
+
+def test_the_policy_gives_each_node_what_it_needs_and_no_more(graph):
+    allowed = policy()
+    assert allowed.keys() == set(NODES)
+    for name in NODES:
+        for kind in ("publish", "subscribe", "reply"):
+            missing = graph[name][kind] - allowed[name][kind]
+            spare = allowed[name][kind] - graph[name][kind] - CONDITIONAL.keys()
+            assert not missing, f"{name} cannot {kind} {missing}"
+            assert not spare - {"~/get_type_description"}, f"{name} may {kind} {spare} and never does"
+
+
+def test_every_viewed_topic_is_published(graph):
+    published = {f"/{topic}" for name in NODES for topic in graph[name]["publish"]}
+    published |= {f"/{topic}" for topic in CONDITIONAL}
+    listened = {f"/{topic}" for name in NODES for topic in graph[name]["subscribe"]}
+    for view, topics in viewed_topics().items():
+        assert topics <= published | (listened if view == "foxglove" else set()), view
+
+
+def test_nothing_but_diagnostics_and_ros_itself_is_absolute(graph):
+    for name in NODES:
+        # What is below the namespace or the node is relative; the rest keeps its place whatever the namespace.
+        known = {"diagnostics", "parameter_events", "rosout", "clock"}
+        topics = graph[name]["publish"] | graph[name]["subscribe"]
+        assert {topic for topic in topics if "/" not in topic} - known <= {"labels", "model"}
