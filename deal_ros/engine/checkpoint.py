@@ -24,6 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 FORMAT = "deal_ros checkpoint 1"
+INITIALIZATION = 0xFFFFFFFF
+"""The 'step' whose seed initialises networks."""
 
 
 class CheckpointError(ValueError):

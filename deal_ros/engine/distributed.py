@@ -17,6 +17,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from deal_ros.backbones import import_timm
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -120,6 +122,6 @@ def parallel(module: nn.Module, ranks: Ranks) -> nn.Module:
     """
     if ranks.world == 1:
         return module
-    if ranks.device.type == "cuda":
-        module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    if ranks.device.type == "cuda":  # timm's own: torch's would drop the activation in timm's BatchNorm
+        module = import_timm().layers.convert_sync_batchnorm(module)
     return DistributedDataParallel(module, device_ids=[ranks.device] if ranks.device.type == "cuda" else None)

@@ -64,6 +64,18 @@ class FeatureCache:
         return [_map(lambda row, n=n: row[0][n].half().cpu().clone(), [features]) for n in range(len(numbers))]
 
 
+def feature_cache(source: FrameSource, network: Any, device: torch.device) -> FeatureCache | None:
+    """A cache for a CAM network or student, if the views are fixed and it has a frozen part; else ``None``."""
+    if not source.config.cached_views:
+        return None
+    network.eval()
+    with torch.no_grad():
+        probe = network.normalize(collate([source[0, 0]]).rgb.to(device))
+        if network.frozen_features(probe) is None:
+            return None
+    return FeatureCache(source, network.frozen_features, network.normalize, device)
+
+
 def _map(function: Callable[[list[Tensor]], Tensor], rows: list[Any]) -> Any:
     """Apply ``function`` to the tensors that stand at the same place of each row (tensors or lists of tensors)."""
     if isinstance(rows[0], Tensor):

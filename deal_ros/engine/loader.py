@@ -30,6 +30,7 @@ from deal_ros.engine.augmentation import (
 )
 from deal_ros.filters import DepthNoiseConfig, add_depth_noise
 from deal_ros.labels import label_vector
+from deal_ros.sample import Sample
 
 _ORDER, _VIEW, _NOISE, _SHUFFLE = 1, 2, 3, 4  # streams of the seed
 
@@ -46,7 +47,7 @@ class LoaderConfig:
             under it does not come from depth.
         cached_views: 0 makes a new view for every use. With n > 0 each frame has n fixed views (plain, mirrored,
             then random ones), whose features in a frozen lower part are computed once and kept as float16.
-        cache_mb: most memory for decoded frames and cached features each, in MiB.
+        cache_mb: most memory for decoded frames, for cached views and for cached features, each, in MiB.
         workers: processes that decode and augment ahead; 0 does it in the training process.
     """
 
@@ -143,7 +144,7 @@ class FrameSource(Dataset):
         seed: of all random choices.
         indices: the positions to use, in order; ``None`` for all. Samples without labels are left out when
             ``target`` is ``None``.
-        target: gives the label map uint8 (H, W) of a position in the data set, for students.
+        target: gives the label map uint8 (H, W) of a position in the data set and its sample, for students.
 
     Raises:
         DatasetError: if no usable sample is left.
@@ -156,7 +157,7 @@ class FrameSource(Dataset):
         *,
         seed: int,
         indices: Sequence[int] | None = None,
-        target: Callable[[int], NDArray[np.uint8]] | None = None,
+        target: Callable[[int, Sample], NDArray[np.uint8]] | None = None,
     ) -> None:
         chosen = range(len(dataset)) if indices is None else indices
         self.indices = [i for i in chosen if target is not None or dataset.labels(i) is not None]
@@ -169,6 +170,8 @@ class FrameSource(Dataset):
         self._dataset, self._target = dataset, target
         self._decoded: dict[int, Frame] = {}
         self._decoded_bytes = 0
+        self._views: dict[tuple[int, int], Frame] = {}
+        self._view_bytes = 0
         self._other = _derangement(len(self.indices), seed) if config.shuffle_depth else None
 
     def __len__(self) -> int:
@@ -192,12 +195,22 @@ class FrameSource(Dataset):
 
         With cached views, number 0 is the plain frame, 1 its mirror image (if flips are on), the others random.
         """
+        if not self.config.cached_views:
+            return self._make_view(position, number)
+        if (position, number) not in self._views:
+            view = self._make_view(position, number)
+            if self._view_bytes + view.nbytes > self.config.cache_mb << 20:
+                return view
+            self._views[position, number] = view
+            self._view_bytes += view.nbytes
+        return self._views[position, number]
+
+    def _make_view(self, position: int, number: int) -> Frame:
         config = self.config.augmentation
-        if self.config.cached_views:
-            if number == 0:
-                return self.plain(position)
-            if number == 1 and config.flip:
-                return mirrored(self.plain(position))
+        if self.config.cached_views and number == 0:
+            return self.plain(position)
+        if self.config.cached_views and number == 1 and config.flip:
+            return mirrored(self.plain(position))
         rng = np.random.default_rng([self.seed, _VIEW, position, number])
         return augment(self.frame(position), self.config.size, config, rng)
 
@@ -223,7 +236,7 @@ class FrameSource(Dataset):
         if self.config.depth_noise is not None:
             rng = np.random.default_rng([self.seed, _NOISE, index])
             depth_m = add_depth_noise(depth_m, self.config.depth_noise, rng)
-        target = None if self._target is None else self._target(index)
+        target = None if self._target is None else self._target(index, sample)
         if target is not None and target.shape != sample.rgb.shape[:2]:
             raise DatasetError(
                 f"label map of {self._dataset.sample_id(index)} must be {sample.rgb.shape[:2]}, the size of its image,"

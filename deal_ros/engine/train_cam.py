@@ -4,47 +4,32 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from deal_ros.cams import create_cam_network
 from deal_ros.cams.base import CamNetwork
 from deal_ros.config import from_mapping, load_yaml, to_mapping
 from deal_ros.datasets.base import SampleDataset
-from deal_ros.engine.checkpoint import (
-    load_checkpoint,
-    load_weights,
-    optimizer_tensors,
-    restore_optimizer,
-    save_checkpoint,
-    seed_step,
-)
+from deal_ros.engine.checkpoint import INITIALIZATION, load_checkpoint, load_weights, seed_step
 from deal_ros.engine.distributed import Ranks, alone, parallel
-from deal_ros.engine.feature_cache import FeatureCache
-from deal_ros.engine.loader import BatchPlan, FrameSource, LoaderConfig, batches, collate, plain_source
+from deal_ros.engine.feature_cache import feature_cache
+from deal_ros.engine.loader import FrameSource, LoaderConfig, collate, plain_source
 from deal_ros.engine.objective import CamLossConfig, CamObjective
-from deal_ros.engine.optimization import OptimizationConfig, Stepper, build_optimizer, training_mode
+from deal_ros.engine.optimization import OptimizationConfig
 from deal_ros.engine.plots import plot_metrics
-from deal_ros.engine.progress import (
-    Cancelled,
-    Progress,
-    ProgressCallback,
-    StopRequested,
-    ignore_progress,
-    never_stop,
-)
-from deal_ros.engine.run_folder import BEST, CONFIG, LAST, RunFolder
+from deal_ros.engine.progress import ProgressCallback, StopRequested, ignore_progress, never_stop
+from deal_ros.engine.run_folder import BEST, CONFIG, RunFolder
+from deal_ros.engine.session import Session
 from deal_ros.metrics import mean_average_precision
 
-logger = logging.getLogger(__name__)
 STAGE = "train-cam"
+SHOWN = ("loss", "map", "lambda", "gradient_ratio", "lr")
+"""Figures of progress reports."""
 
 
 @dataclass(frozen=True)
@@ -140,80 +125,46 @@ def train_cam(
         return TrainCamResult(folder.path, done["map"], done["step"], done["metrics"])
 
     source = FrameSource(dataset, config.loader, seed=settings.seed)
-    seed_step(settings.seed, 0xFFFFFFFF)
+    seed_step(settings.seed, INITIALIZATION)
     network = create_cam_network(config.network, len(dataset.classes), **config.arguments).to(ranks.device)
     if config.initial is not None:
         load_weights(network, load_checkpoint(config.initial / BEST).tensors["network"], str(config.initial))
     objective = CamObjective(network, config.losses, ranks)
-    model: nn.Module = parallel(objective, ranks)
-    optimizer = build_optimizer(network.parameter_groups(settings.lr, settings.weight_decay), settings)
-    stepper = Stepper(optimizer, settings, ranks.device)
-    features = _feature_cache(source, network, ranks.device)
+    model = parallel(objective, ranks)
+    session = Session(
+        STAGE,
+        folder,
+        network,
+        settings,
+        ranks,
+        tolerance=config.map_tolerance,
+        checkpoint_every=config.checkpoint_every,
+        log_every=config.log_every,
+        extra=objective,
+    )
+    features = feature_cache(source, network, ranks.device)
     measure = _MapMeter(validation if validation is not None else dataset, config, ranks)
 
-    start, best_map, chosen = 0, -1.0, {"step": 0, "map": 0.0}
-    if (folder / LAST).exists():
-        saved = load_checkpoint(folder / LAST)
-        load_weights(network, saved.tensors["network"], str(folder / LAST))
-        restore_optimizer(optimizer, saved.tensors.get("optimizer", {}), saved.state["optimizer"])
-        objective.load_state(saved.state["objective"])
-        stepper.load_state_dict(saved.state["stepper"])
-        start, best_map, chosen = saved.state["step"], saved.state["best_map"], saved.state["chosen"]
-        logger.info("%s: going on at step %d of %d", folder.path, start, settings.steps)
-    folder.rewind(start)
-
-    def save(step: int) -> None:
-        if ranks.first:
-            tensors, scalars = optimizer_tensors(optimizer)
-            state = {"step": step, "best_map": best_map, "chosen": chosen, "optimizer": scalars}
-            state |= {"objective": objective.state(), "stepper": stepper.state_dict()}
-            save_checkpoint(folder / LAST, {"network": network.state_dict(), "optimizer": tensors}, state)
-
-    plan = BatchPlan(len(source), settings.batch_size, settings.seed)
-    accumulate, pin = settings.accumulate, ranks.device.type == "cuda"
-    share = {"rank": ranks.rank, "world": ranks.world, "accumulate": accumulate, "pin_memory": pin}
-    latest: dict[str, float] = {}
-    waiting = time.perf_counter()
-    for step, rounds in enumerate(batches(source, plan, start=start, stop=settings.steps, **share), start):
-        began = time.perf_counter()
-        seed_step(settings.seed, step, ranks.rank)
-        training_mode(network, settings)
-        log: dict[str, float] = {}
-        for turn, part in enumerate(rounds):
-            batch = part.to(ranks.device)
+    for step, rounds, log in session.steps(source):
+        for turn, batch in enumerate(rounds):
             cached = features(batch) if features is not None else None
-            with stepper.autocast():
+            with session.stepper.autocast():
                 loss, figures, _ = model(step, turn == 0, batch.rgb, batch.depth_m, batch.labels, cached)
-            stepper.backward(loss / accumulate)
-            for name, value in figures.items():
-                log[name] = log.get(name, 0.0) + value / (accumulate if name in ("loss", "classification") else 1)
-        log["lr"] = stepper.step(step)
-        done_steps = step + 1
-        if done_steps % config.evaluate_every == 0 or done_steps == settings.steps:
+            session.stepper.backward(loss / settings.accumulate)
+            log.update(figures)
+        log["lr"] = session.stepper.step(step)
+        if (step + 1) % config.evaluate_every == 0 or step + 1 == settings.steps:
             log["map"] = measure(network)
             objective.observe_map(log["map"], config.baseline_map)
-            best_map = max(best_map, log["map"])
-            if log["map"] >= best_map - config.map_tolerance:
-                chosen = {"step": done_steps, "map": log["map"]}
-                if ranks.first:
-                    save_checkpoint(folder / BEST, {"network": network.state_dict()}, chosen)
-        latest.update(log)
-        if done_steps % config.log_every == 0 or "map" in log:
-            times = {"seconds": time.perf_counter() - began, "wait_seconds": began - waiting}
-            folder.log({"step": step, **ranks.means(log), **times})
-        on_progress(Progress(STAGE, done_steps, settings.steps, _shown(latest)))
-        stop = ranks.any(should_stop())
-        if done_steps % config.checkpoint_every == 0 or done_steps == settings.steps or stop:
-            save(done_steps)
-        if stop and done_steps < settings.steps:
-            raise Cancelled(f"{STAGE}: stopped after step {done_steps} of {settings.steps}; start again to go on")
-        waiting = time.perf_counter()
+            session.consider(step, log["map"])
+        session.finish_step(step, log, SHOWN, on_progress, should_stop)
 
-    metrics = {**latest, "map_on": "held-out samples" if validation is not None else "training samples"}
-    metrics["collapsed"] = objective.guard.collapsed
-    folder.finish({"stage": STAGE, **chosen, "metrics": metrics})
+    metrics = {**session.latest, "collapsed": objective.guard.collapsed}
+    metrics["map_on"] = "held-out samples" if validation is not None else "training samples"
+    chosen = {"step": session.chosen["step"], "map": session.chosen["signal"]}
     if ranks.first:
         plot_metrics(folder.path, folder.records)
+    folder.finish({"stage": STAGE, **chosen, "metrics": metrics})
     ranks.barrier()
     return TrainCamResult(folder.path, chosen["map"], chosen["step"], metrics)
 
@@ -249,7 +200,7 @@ class _MapMeter:
     def __call__(self, network: CamNetwork) -> float:
         """MAP in [0, 1]; the same on every rank."""
         if self._features is _UNSET:
-            self._features = _feature_cache(self._source, network, self._ranks.device)
+            self._features = feature_cache(self._source, network, self._ranks.device)
         network.eval()
         scores = torch.zeros(len(self._source), network.num_classes, device=self._ranks.device)
         labels = torch.zeros_like(scores)
@@ -266,23 +217,6 @@ class _MapMeter:
 
 
 _UNSET = object()
-
-
-def _feature_cache(source: FrameSource, network: CamNetwork, device: torch.device) -> FeatureCache | None:
-    """A cache if views are fixed and the network has a frozen part."""
-    if not source.config.cached_views:
-        return None
-    network.eval()
-    with torch.no_grad():
-        probe = network.normalize(collate([source[0, 0]]).rgb.to(device))
-        if network.frozen_features(probe) is None:
-            return None
-    return FeatureCache(source, network.frozen_features, network.normalize, device)
-
-
-def _shown(log: dict[str, float]) -> dict[str, float]:
-    """The figures that people want to see while it runs."""
-    return {name: log[name] for name in ("loss", "map", "lambda", "gradient_ratio", "lr") if name in log}
 
 
 def without_losses(config: TrainCamConfig) -> TrainCamConfig:

@@ -1,0 +1,117 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""A folder of label maps: ``<sample id>.png`` with class ids (0 background, 255 ignored), and labels.json."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from deal_ros.datasets.base import DatasetError
+from deal_ros.engine.checkpoint import write_text
+from deal_ros.sample import IGNORE_ID
+
+INDEX = "labels.json"
+FORMAT = "deal_ros label maps 1"
+
+
+class LabelFolder:
+    """Label maps on disk, for a data set's classes.
+
+    Args:
+        path: the folder.
+        classes: class names in id order; must be those the maps were made with.
+
+    Raises:
+        DatasetError: if labels.json is missing (the stage did not finish) or names other classes.
+    """
+
+    def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
+        self.path = Path(path)
+        self.info = read_index(self.path)
+        self._num_classes = len(classes)
+        if list(self.info["classes"]) != list(classes):
+            raise DatasetError(
+                f"{self.path}: label maps must be for the classes {', '.join(classes)},"
+                f" got {', '.join(map(str, self.info['classes']))}; make them anew"
+            )
+
+    def has(self, sample_id: str) -> bool:
+        """Whether there is a map for this sample."""
+        return map_path(self.path, sample_id).is_file()
+
+    def read(self, sample_id: str) -> NDArray[np.uint8]:
+        """The map, uint8 (H, W).
+
+        Raises:
+            DatasetError: if it is missing or not such a map.
+        """
+        return read_map(map_path(self.path, sample_id), self._num_classes)
+
+
+def map_path(folder: Path, sample_id: str) -> Path:
+    """Where a sample's map is."""
+    return folder / f"{sample_id}.png"
+
+
+def read_map(path: Path, num_classes: int) -> NDArray[np.uint8]:
+    """Read one label map.
+
+    Raises:
+        DatasetError: if it is missing, no 8-bit grey PNG, or holds other ids.
+    """
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    if mask is None or mask.dtype != np.uint8 or mask.ndim != 2:
+        found = "nothing readable" if mask is None else f"{mask.dtype} {mask.shape}"
+        raise DatasetError(f"{path}: must be an 8-bit grey PNG of class ids, got {found}")
+    largest = int(np.max(mask, initial=0, where=mask != IGNORE_ID))
+    if largest > num_classes:
+        raise DatasetError(f"{path}: ids must be 0..{num_classes} or {IGNORE_ID}, got {largest}")
+    return mask
+
+
+def write_map(path: Path, mask: NDArray[np.uint8]) -> None:
+    """Write one label map, whole or not at all.
+
+    Raises:
+        OSError: if the disk refuses.
+    """
+    done, data = cv2.imencode(".png", mask)
+    if not done:
+        raise OSError(f"{path}: label map could not be encoded")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data.tobytes())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_index(folder: Path, info: Mapping[str, Any]) -> None:
+    """Write labels.json: from now on the folder counts as finished."""
+    write_text(folder / INDEX, json.dumps({"format": FORMAT, **info}, indent=2) + "\n")
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Read labels.json.
+
+    Raises:
+        DatasetError: if it is missing or something else.
+    """
+    path = folder / INDEX
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise DatasetError(f"{path}: not there; run `deal pseudo-label` to its end first") from error
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path}: not readable: {error}; remove the folder and make the labels anew") from error
+    if not isinstance(info, dict) or info.get("format") != FORMAT or not isinstance(info.get("classes"), list):
+        raise DatasetError(f"{path}: must be a {FORMAT!r}; make the labels anew")
+    return info
