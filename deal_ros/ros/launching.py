@@ -160,6 +160,8 @@ def start(arguments: Arguments, executable: str, parameters: Sequence[str] = (),
     layers.append({key: value for key, value in arguments.overrides().items() if key in wanted})
     layers.append({key: value for key, value in given.items() if value not in ("", None)})
     camera = arguments.camera_topics() if executable in {"sample_collector", "segmenter"} else {}
+    secure = os.environ.get("ROS_SECURITY_ENABLE", "").lower() == "true"
+    enclave = ["--enclave", f"/deal_ros/{executable}"] if secure else []
     remappings = [pair for ours, theirs in camera.items() for pair in _remap(ours, theirs)]
     return Node(
         package="deal_ros",
@@ -168,7 +170,7 @@ def start(arguments: Arguments, executable: str, parameters: Sequence[str] = (),
         namespace=arguments["namespace"],
         parameters=[layer for layer in layers if layer],
         remappings=remappings,
-        arguments=["--ros-args", "--log-level", arguments["log_level"] or "info"],
+        arguments=["--ros-args", "--log-level", arguments["log_level"] or "info", *enclave],
         output="screen",
         # Long enough for a node that is about to write; ours end within two seconds.
         sigterm_timeout="5",

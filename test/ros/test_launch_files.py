@@ -113,33 +113,6 @@ def test_presets_name_relative_topics(path):
     assert path.stem in cameras
 
 
-def viewed_topics() -> dict[str, set[str]]:
-    """Topics that the prepared views show, by file."""
-    rviz = yaml.safe_load((ROOT / "config" / "rviz" / "deal.rviz").read_text())
-    shown = {d["Topic"]["Value"] for d in rviz["Visualization Manager"]["Displays"] if "Topic" in d}
-    text = json.loads((ROOT / "config" / "foxglove" / "deal.json").read_text())
-
-    def strings(value):
-        if isinstance(value, dict):
-            return [*value, *(s for item in value.values() for s in strings(item))]
-        return [value] if isinstance(value, str) else []
-
-    foxglove = {s for s in strings(text["configById"]) if s.startswith("/")}
-    nav2 = (ROOT / "config" / "nav2" / "semantic_costmap.yaml").read_text()
-    camera = yaml.safe_load(nav2)["local_costmap"]["local_costmap"]["ros__parameters"]["semantic_layer"]["camera"]
-    return {"rviz": shown, "foxglove": foxglove, "nav2": {v for k, v in camera.items() if k.endswith("_topic")}}
-
-
-@pytest.mark.no_ros
-def test_rviz_shows_the_four_views():
-    assert viewed_topics()["rviz"] == {
-        "/rgb/image",
-        "/segmentation/overlay",
-        "/segmentation/color",
-        "/segmentation/points",
-    }
-
-
 @pytest.fixture(scope="module")
 def ros2(tmp_path_factory) -> dict[str, str]:
     """Environment of a workspace with this package, built by colcon."""
