@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``deal render --out data/rendered``: make RGB-D scenes of scanned household objects, labels and true masks included.
 
-They are sample stores: onboarding/{train,val,test} (one object at a time) and tabletop/{train,val,test} (several, among clutter).
+They are sample stores: onboarding/{train,val,test}, one object at a time, and tabletop/{train,val,test}, several among
+clutter.
 The same settings give the same scenes on every machine. A second start goes on where the first one stopped.
 
     deal render --out small --classes milk,ketchup,plate,cookies --onboarding-scenes 1,1,1 --tabletop-scenes 6,2,2
