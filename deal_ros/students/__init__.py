@@ -8,6 +8,7 @@ from deal_ros.students.create import STUDENTS, create_student
 from deal_ros.students.inference import InferenceConfig, segment
 from deal_ros.students.light import LightStudent, LightStudentConfig
 from deal_ros.students.mask_transformer import MaskTransformerConfig, MaskTransformerStudent
+from deal_ros.students.predictor import Prediction, Predictor, PredictorConfig
 
 __all__ = [
     "STUDENTS",
@@ -18,6 +19,9 @@ __all__ = [
     "LightStudentConfig",
     "MaskTransformerConfig",
     "MaskTransformerStudent",
+    "Prediction",
+    "Predictor",
+    "PredictorConfig",
     "Student",
     "create_student",
     "read_bundle",
