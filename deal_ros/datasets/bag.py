@@ -1,0 +1,391 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Recordings → sample store: the collector's work done afterwards, with the very same pairing and keyframes.
+
+A recording is read once, front to back, in constant memory: only frames that can become keyframes are decoded, and
+compressing and writing run beside reading. Run again after an interruption, it comes to the same choices and skips
+what is stored. Several recordings are imported at once, one per core, into one store.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import re
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deal_ros.datasets.bag_labels import ConstantLabels, LabelSource, TopicLabels, load_intervals
+from deal_ros.datasets.bag_reader import SUFFIXES, Bag, BagError, deserialize
+from deal_ros.datasets.bag_report import (
+    ImportConfig,
+    ImportReport,
+    place_in_store,
+    stamps_of_sequence,
+    write_report,
+)
+from deal_ros.datasets.bag_topics import choose_topics
+from deal_ros.datasets.keyframes import KeyframeSelector
+from deal_ros.datasets.mcap_stream import RawMessage
+from deal_ros.datasets.store import SampleStore
+from deal_ros.datasets.store_files import EncodedSample
+from deal_ros.images import ImageError, camera_matrix, decode_color, decode_depth
+from deal_ros.labels import LabelError
+from deal_ros.pairing import DEPTH, RGB, Pair, StampPairer
+from deal_ros.sample import Sample
+
+logger = logging.getLogger(__name__)
+
+ProgressOfBag = Callable[[str, int, int], None]
+"""Called now and then with the recording's name, bytes done and bytes in all."""
+HISTOGRAM_BINS = 11
+_COMMIT_SIZE = 8
+_PROGRESS_EVERY = 50
+
+
+def import_bag(
+    bag: str | Path | Bag,
+    store: SampleStore,
+    config: ImportConfig | None = None,
+    *,
+    sequence: str = "",
+    pool: ThreadPoolExecutor | None = None,
+    on_progress: ProgressOfBag | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> ImportReport:
+    """Import one recording.
+
+    Args:
+        bag: the recording.
+        store: an open, writable store; new class names are appended to its list.
+        config: topics, labels, pairing, keyframes.
+        sequence: name for the samples; default: the recording's.
+        pool: threads that compress; default: one of its own with as many threads as cores.
+        on_progress: hears how far it is.
+        should_stop: asked now and then; True ends the import early, to go on another time.
+
+    Returns:
+        The report; damage and undecodable messages are in it, they do not raise.
+
+    Raises:
+        BagError: if there is nothing to read or the topics are not there.
+        ConfigError: if the YAML of labels cannot be used.
+        LabelError: if a class name is unusable.
+        StoreError: if the store cannot be written (the disk is full, say); run again to go on.
+    """
+    bag = bag if isinstance(bag, Bag) else Bag(bag)
+    config = config or ImportConfig()
+    own_pool = None if pool is not None else ThreadPoolExecutor(os.cpu_count() or 1, "encode")
+    try:
+        threads = pool or own_pool
+        assert threads is not None
+        return _BagImport(bag, store, config, sequence, threads, on_progress, should_stop).run()
+    finally:
+        bag.close()
+        if own_pool is not None:
+            own_pool.shutdown(cancel_futures=True)
+
+
+def import_bags(
+    paths: Sequence[str | Path],
+    store: SampleStore,
+    config: ImportConfig | None = None,
+    *,
+    workers: int = 0,
+    on_progress: ProgressOfBag | None = None,
+) -> tuple[list[ImportReport], dict[str, str]]:
+    """Import several recordings at once.
+
+    Args:
+        paths: the recordings. Those that the store says are complete are skipped.
+        store: as in :func:`import_bag`.
+        config: for all of them.
+        workers: recordings read at the same time; 0: as many as cores.
+        on_progress: hears how far each is; called from several threads.
+
+    Returns:
+        Reports in the order of ``paths``, and for each that could not be imported its path and why.
+
+    Raises:
+        StoreError: if the store cannot be written; nothing stored is lost, run again to go on.
+    """
+    config = config or ImportConfig()
+    cores = os.cpu_count() or 1
+    names = sequence_names([Path(path) for path in paths])
+    reports: dict[int, ImportReport] = {}
+    failed: dict[str, str] = {}
+    stop = threading.Event()
+    with (
+        ThreadPoolExecutor(cores, "encode") as pool,
+        ThreadPoolExecutor(min(workers or cores, max(1, len(paths))), "bag") as readers,
+    ):
+        jobs: dict[Future[ImportReport], int] = {}
+        for number, path in enumerate(paths):
+            options: dict[str, Any] = {"pool": pool, "on_progress": on_progress, "should_stop": stop.is_set}
+            jobs[readers.submit(import_bag, path, store, config, sequence=names[number], **options)] = number
+        try:
+            for job, number in jobs.items():
+                try:
+                    reports[number] = job.result()
+                except BagError as error:
+                    failed[str(paths[number])] = str(error)
+        except BaseException:  # Ctrl-C, a full disk: the other readers end at their next message
+            stop.set()
+            readers.shutdown(cancel_futures=True)
+            raise
+    return [reports[number] for number in sorted(reports)], failed
+
+
+def find_bags(path: str | Path) -> list[Path]:
+    """The recordings at ``path``: itself, or, where it is a folder of recordings, those in it, by name.
+
+    Raises:
+        BagError: if there is none.
+    """
+    path = Path(path)
+    if path.is_dir() and not _is_bag_folder(path):
+        found = sorted(item for item in path.iterdir() if item.is_dir() and _is_bag_folder(item))
+        if found:
+            return found
+    Bag(path)
+    return [path]
+
+
+def _is_bag_folder(path: Path) -> bool:
+    return any(item.name.endswith(SUFFIXES) for item in path.iterdir())
+
+
+def shard(paths: Sequence[str], environment: dict[str, str] | None = None) -> tuple[list[str], str]:
+    """The part of ``paths`` that this process of a ``torchrun`` imports, and the name of its store.
+
+    Args:
+        paths: the same list in every process.
+        environment: with ``RANK`` and ``WORLD_SIZE`` as torchrun sets them; default: ``os.environ``.
+
+    Returns:
+        The paths, and ``shard-1-of-4`` or, alone, an empty name.
+
+    Example:
+        >>> shard(["a", "b", "c"], {"RANK": "1", "WORLD_SIZE": "2"})
+        (['b'], 'shard-1-of-2')
+    """
+    environment = dict(os.environ) if environment is None else environment
+    try:
+        rank, world = int(environment.get("RANK", "0")), int(environment.get("WORLD_SIZE", "1"))
+    except ValueError as error:
+        raise BagError(f"RANK and WORLD_SIZE must be numbers, as torchrun sets them: {error}") from error
+    if not 0 <= rank < world:
+        raise BagError(f"RANK must be in 0..WORLD_SIZE-1, got {rank} of {world}")
+    return list(paths[rank::world]), "" if world == 1 else f"shard-{rank}-of-{world}"
+
+
+def sequence_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each recording: its folder's, with as many parents as it takes to tell them apart."""
+    resolved = [path.resolve() for path in paths]
+    depth = 1
+    while depth < 6:
+        names = ["/".join(path.parts[-depth:]) for path in resolved]
+        if len(set(names)) == len(set(resolved)):
+            break
+        depth += 1
+    return [_printable(re.sub(r"\.(mcap|db3)(\.zstd)?$", "", name))[-200:] for name in names] if paths else []
+
+
+def _printable(name: str) -> str:
+    return "".join(letter if letter.isprintable() else "_" for letter in name)
+
+
+class _BagImport:
+    """The state of one import; :meth:`run` reads from top to bottom."""
+
+    def __init__(
+        self,
+        bag: Bag,
+        store: SampleStore,
+        config: ImportConfig,
+        sequence: str,
+        pool: ThreadPoolExecutor,
+        on_progress: ProgressOfBag | None,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.bag, self.store, self.config, self.pool = bag, store, config, pool
+        self.on_progress, self.should_stop, self.stopped = on_progress, should_stop, False
+        self.start_ns = bag.start_ns()
+        self.sequence, self.finished = place_in_store(
+            store, sequence or _printable(bag.name), self.start_ns, bag, config
+        )
+        self.report = ImportReport(str(bag.path), self.sequence)
+        self.pairer = StampPairer(config.pairing)
+        self.selector = KeyframeSelector(config.keyframes)
+        self.matrix: NDArray[np.float64] | None = None
+        self.matrix_bytes = b""
+        self.pending: deque[Future[EncodedSample]] = deque()
+        self.slop_ms = max(config.pairing.slop_ms, 1e-3)
+        self.counts = [0] * HISTOGRAM_BINS
+
+    def run(self) -> ImportReport:
+        if self.finished is not None:
+            return self.finished
+        begin = time.monotonic()
+        available = self.bag.topics()
+        need_labels = not (self.config.label or self.config.labels_file)
+        topics = choose_topics(available, self.config.topics, need_labels=need_labels, where=str(self.bag.path))
+        self.types = {topic: kind for topic, (kind, _) in available.items()}
+        self.topics = topics
+        self.report.topics = dataclasses.asdict(topics)
+        self.labels = self._label_source()
+        self.stored_stamps = stamps_of_sequence(self.store, self.sequence)
+        logger.info("%s: reading %s", self.bag.path, topics.describe())
+        wanted = {topic for topic in dataclasses.asdict(topics).values() if topic}
+        try:
+            for number, message in enumerate(self.bag.messages(wanted)):
+                self._take(message)
+                if number % _PROGRESS_EVERY == 0:
+                    if self.on_progress is not None:
+                        self.on_progress(self.sequence, self.bag.done_bytes, self.bag.size_bytes)
+                    self.stopped = self.stopped or self.should_stop()
+                if self.config.max_samples and self._count() >= self.config.max_samples:
+                    self.stopped = True
+                if self.stopped:
+                    break
+            else:
+                self._decide(self.pairer.flush())
+            self._commit(everything=True)
+        finally:
+            for job in self.pending:
+                job.cancel()
+        if self.on_progress is not None:
+            self.on_progress(self.sequence, self.bag.size_bytes, self.bag.size_bytes)
+        self.report.seconds = time.monotonic() - begin
+        return self._finish()
+
+    def _label_source(self) -> LabelSource:
+        if self.config.label:
+            self.store.add_classes(self.config.label)
+            return ConstantLabels(frozenset(self.config.label))
+        if self.config.labels_file:
+            intervals = load_intervals(self.config.labels_file, self.sequence.split("/")[-1], self.start_ns)
+            self.store.add_classes(sorted(intervals.names()))
+            return intervals
+        return TopicLabels()
+
+    def _take(self, message: RawMessage) -> None:
+        topics = self.topics
+        if message.topic == topics.rgb:
+            labels = self.labels.at(message.log_ns)
+            stamp = _stamp(message.data)
+            self._decide(self.pairer.add(RGB, stamp, (message.data, labels, self.matrix)))
+        elif message.topic == topics.depth:
+            self._decide(self.pairer.add(DEPTH, _stamp(message.data), message.data))
+        elif message.topic == topics.camera_info:
+            self._calibrate(message.data)
+        elif message.topic == topics.labels and isinstance(self.labels, TopicLabels):
+            try:
+                text = deserialize(message.data, self.types[message.topic]).data
+                self.store.add_classes(sorted(self.labels.hear(text)))
+            except (BagError, LabelError) as error:
+                self._problem("bad_labels", error)
+
+    def _calibrate(self, data: bytes) -> None:
+        if data[12:] == self.matrix_bytes:  # all but the encapsulation and the stamp
+            return
+        self.matrix_bytes = data[12:]
+        try:
+            self.matrix = camera_matrix(deserialize(data, self.types[self.topics.camera_info]))
+        except BagError as error:
+            self._problem("bad_camera_info", error)
+
+    def _decide(self, pairs: Iterable[Pair]) -> None:
+        for pair in pairs:
+            place = (pair.offset_ns / 1e6 + self.slop_ms) / (2 * self.slop_ms)
+            self.counts[min(HISTOGRAM_BINS - 1, max(0, int(place * HISTOGRAM_BINS)))] += 1
+            rgb, labels, matrix = pair.rgb
+            if not labels:
+                self.report.frames["not_labelled"] += 1
+            elif not self.selector.due(pair.stamp_ns, labels):
+                self.report.frames["too_soon"] += 1
+            else:
+                sample = self._decode(pair, rgb, labels, matrix)
+                if sample is not None:
+                    self._keep(sample)
+
+    def _decode(
+        self, pair: Pair, rgb: bytes, labels: frozenset[str], matrix: NDArray[np.float64] | None
+    ) -> Sample | None:
+        try:
+            color_message = deserialize(rgb, self.types[self.topics.rgb])
+            return Sample(
+                rgb=decode_color(color_message),
+                depth_m=decode_depth(deserialize(pair.depth, self.types[self.topics.depth])),
+                labels=labels,
+                camera_matrix=matrix,
+                stamp_ns=pair.stamp_ns,
+                frame_id=_printable(str(color_message.header.frame_id))[:256],
+                source=self.topics.rgb,
+            )
+        except (ImageError, BagError) as error:
+            self._problem("undecodable", error)
+        except ValueError as error:  # of Sample: the sizes of colour and depth differ
+            self._problem("size_mismatch", error)
+        return None
+
+    def _keep(self, sample: Sample) -> None:
+        decision = self.selector.decide(sample)
+        if not decision.accepted:
+            self.report.frames[decision.reason] += 1
+            return
+        self.report.samples_per_class.update(sample.labels or ())
+        if sample.stamp_ns in self.stored_stamps:
+            self.report.frames["already_stored"] += 1
+            return
+        self.pending.append(self.pool.submit(self.store.encode, sample, self.sequence))
+        self.stored_stamps.add(sample.stamp_ns)
+        self._commit(everything=False)
+
+    def _commit(self, everything: bool) -> None:
+        # Bounded: at most four batches wait, however fast the recording is read.
+        while self.pending and (everything or len(self.pending) > 3 * _COMMIT_SIZE):
+            batch = [self.pending.popleft().result() for _ in range(min(_COMMIT_SIZE, len(self.pending)))]
+            self.store.append_encoded(batch)
+            self.report.frames["stored"] += len(batch)
+
+    def _count(self) -> int:
+        return self.report.samples + len(self.pending)
+
+    def _problem(self, kind: str, error: Exception) -> None:
+        self.report.frames[kind] += 1
+        if kind not in self.report.problems:
+            self.report.problems[kind] = str(error)
+            logger.warning("%s: %s: %s", self.bag.path, kind.replace("_", " "), error)
+
+    def _finish(self) -> ImportReport:
+        report, statistics = self.report, self.pairer.statistics()
+        report.received, report.paired, report.dropped = statistics.received, statistics.paired, statistics.dropped
+        report.clock_jumps, report.missed_by_ms = statistics.clock_jumps, statistics.missed_by_ms
+        edges = np.linspace(-self.slop_ms, self.slop_ms, HISTOGRAM_BINS + 1)
+        report.offsets_ms = [round(float(edge), 4) for edge in edges]
+        report.offset_counts = self.counts
+        report.damage = list(self.bag.damage)
+        report.complete = not self.stopped
+        for message in report.damage:
+            logger.warning("%s: imported up to the damage: %s", self.bag.path, message)
+        write_report(self.store, report, self.start_ns, self.bag, self.config)
+        return report
+
+
+def _stamp(data: bytes) -> int:
+    """Header stamp in nanoseconds, straight from CDR: every message here begins with its header. 0 if there is none."""
+    if len(data) < 12:
+        return 0
+    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
+    return seconds * 1_000_000_000 + nanoseconds
