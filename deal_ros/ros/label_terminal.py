@@ -1,0 +1,150 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Label by number keys in a terminal: ``deal label``, that is ``python -m deal_ros.ros.label_terminal``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import select
+import sys
+import termios
+import time
+import tty
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import rclpy
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.utilities import remove_ros_args
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from deal_ros.labels import check_classes
+from deal_ros.ros.label_board import LabelBoard
+from deal_ros.ros.qos import LATCHED
+
+_REDRAW_S = 0.25
+
+
+class LabelTerminal(Node):
+    """Publishes ``labels``, listens to ``collection/status``, calls the collector's services.
+
+    Args:
+        board: what is shown and chosen.
+        collector: node name of the collector, for its services.
+    """
+
+    def __init__(self, board: LabelBoard, collector: str) -> None:
+        super().__init__("label_terminal")
+        self._board = board
+        self._published: str | None = None
+        self._labels = self.create_publisher(String, "labels", LATCHED)
+        self.create_subscription(String, "collection/status", self._on_status, LATCHED)
+        self._collector_services = {name: self.create_client(Trigger, f"{collector}/{name}") for name in ("capture", "undo")}
+
+    def publish(self, text: str) -> None:
+        """Publish the labels if they changed."""
+        if text != self._published:
+            self._published = text
+            self._labels.publish(String(data=text))
+
+    def call(self, name: str) -> None:
+        """Call a service of the collector; its answer appears on the board."""
+        client = self._collector_services[name]
+        if not client.service_is_ready():
+            self._board.message = f"{name}: no collector here"
+            return
+        client.call_async(Trigger.Request()).add_done_callback(self._on_answer)
+
+    def _on_answer(self, future: Any) -> None:
+        self._board.message = str(future.result().message) if future.exception() is None else str(future.exception())
+
+    def _on_status(self, message: String) -> None:
+        try:
+            status = json.loads(message.data)
+        except ValueError:
+            return
+        if isinstance(status, dict):
+            self._board.learn(status)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run until q or Ctrl-C; then nothing is in view any more."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    parser = argparse.ArgumentParser(prog="deal label", description=__doc__)
+    parser.add_argument("--classes", default="", help="comma-separated; default: those of the running collector")
+    parser.add_argument("--collector", default="sample_collector", help="node name, default: %(default)s")
+    options = parser.parse_args(remove_ros_args(["label_terminal", *arguments])[1:])
+    if not sys.stdin.isatty():
+        print("deal label: needs a terminal; without one use: ros2 topic pub labels …", file=sys.stderr)
+        return 2
+    try:
+        names = [name.strip() for name in options.classes.split(",") if name.strip()]
+        board = LabelBoard(check_classes(names) if names else ())
+    except ValueError as error:
+        print(f"deal label: {error}", file=sys.stderr)
+        return 2
+    rclpy.init(args=["label_terminal", *arguments])
+    node = LabelTerminal(board, options.collector)
+    try:
+        with _keys() as read_key:
+            _loop(node, board, read_key)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        if rclpy.ok():
+            node.publish("")
+            time.sleep(0.2)  # let it out before the publisher goes
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
+
+
+def _loop(node: LabelTerminal, board: LabelBoard, read_key: Any) -> None:
+    drawn_at = 0.0
+    while rclpy.ok():
+        rclpy.spin_once(node, timeout_sec=0.02)
+        key = read_key()
+        action = board.press(key) if key else ""
+        if action == "quit":
+            return
+        if action:
+            node.call(action)
+        node.publish(board.text())
+        if key or time.monotonic() - drawn_at > _REDRAW_S:
+            drawn_at = time.monotonic()
+            _draw(board.screen())
+
+
+def _draw(lines: Sequence[str]) -> None:
+    clean = ("".join(c for c in line if c.isprintable()) for line in lines)  # status text comes from elsewhere
+    sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\r\n" for line in clean) + "\x1b[J")
+    sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _keys() -> Iterator[Any]:
+    """Keys without Enter and without echo; the terminal is as before afterwards."""
+    terminal = sys.stdin.fileno()
+    before = termios.tcgetattr(terminal)
+    sys.stdout.write("\x1b[2J\x1b[?25l")
+    try:
+        tty.setcbreak(terminal)
+
+        def read_key() -> str:
+            ready, _, _ = select.select([terminal], [], [], 0)
+            return os.read(terminal, 1).decode("ascii", "replace") if ready else ""
+
+        yield read_key
+    finally:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        sys.stdout.write("\x1b[?25h\r\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
