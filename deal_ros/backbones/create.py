@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from deal_ros.backbones.backbone import Backbone, ConvBackbone, Triple, VitBackbone
 from deal_ros.backbones.dilation import split_dilated_depthwise
+from deal_ros.backbones.resnet38d import rename_resnet38d, resnet38d
 from deal_ros.backbones.timm_import import import_timm
 from deal_ros.backbones.weights import PACKAGED_WEIGHTS, BackboneError, load_packaged, read_state_dict, strict_load
 
@@ -33,7 +34,8 @@ def create_backbone(
     """Make a backbone.
 
     Args:
-        name: timm name, for example ``tf_efficientnet_lite0``, ``resnet50``, ``deit_small_patch16_224``.
+        name: timm name, for example ``tf_efficientnet_lite0``, ``resnet50``, ``deit_small_patch16_224``; or
+            ``resnet38d``, SEAM's network, always at stride 8.
         output_stride: image pixels per cell of the coarsest map, 8, 16 or 32 (default); smaller ones dilate the last
             stages. A vision transformer has its patch size and no other.
         weights: ``auto`` (ImageNet weights from an installed package, else from timm's hub), ``none`` (random), or
@@ -52,6 +54,8 @@ def create_backbone(
         >>> backbone.channels, backbone.reductions
         ((64, 64, 128, 256, 512), (2, 4, 8, 16, 16))
     """
+    if name == "resnet38d":
+        return _create_resnet38d(output_stride, weights)
     timm = import_timm()
     if not timm.is_model(name):
         near = difflib.get_close_matches(name, timm.list_models(), n=5)
@@ -81,6 +85,20 @@ def create_backbone(
         stages.append(nn.Sequential(OrderedDict(conv_head=network.conv_head, bn2=network.bn2)))
         channels, reductions = (*channels, network.num_features), (*reductions, reductions[-1])
     return ConvBackbone(name, stages, channels, reductions, mean, std)
+
+
+def _create_resnet38d(output_stride: int | None, weights: str) -> ConvBackbone:
+    if output_stride not in (None, 8):
+        raise BackboneError(f"output_stride of resnet38d must be 8, got {output_stride}")
+    if weights == "auto":
+        raise BackboneError(
+            "no package or hub has the weights of resnet38d; give the published ImageNet or SEAM checkpoint,"
+            " a .pth, as weights=PATH, or weights='none'"
+        )
+    backbone = resnet38d()
+    if weights != "none":
+        strict_load(backbone, rename_resnet38d(read_state_dict(weights), backbone), weights)
+    return backbone
 
 
 def _efficientnets(timm: Any) -> set[str]:

@@ -10,10 +10,14 @@ from typing import Any
 
 from deal_ros.cams.base import CamNetwork, CamOutput
 from deal_ros.cams.multiscale import min_max, multiscale_cam
+from deal_ros.cams.seam import Seam
 from deal_ros.cams.timm_cam import TimmCam
+from deal_ros.cams.weaktr import WeakTr
 
 CAM_NETWORKS: dict[str, type[CamNetwork]] = {
     "timm": TimmCam,
+    "weaktr": WeakTr,
+    "seam": Seam,
 }
 """Every CAM network by the name that recipes use."""
 
@@ -55,7 +59,9 @@ __all__ = [
     "CamNetwork",
     "CamNetworkError",
     "CamOutput",
+    "Seam",
     "TimmCam",
+    "WeakTr",
     "create_cam_network",
     "min_max",
     "multiscale_cam",
