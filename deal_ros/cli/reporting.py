@@ -7,7 +7,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
+import threading
 from typing import Any
 
 from deal_ros.engine.progress import Progress, ProgressCallback, ignore_progress
@@ -63,7 +65,13 @@ class ProgressBars:
             if self._bar is not None:
                 self._bar.close()
             self._stage = progress.stage
-            self._bar = tqdm(total=progress.total, desc=progress.stage, file=sys.stderr, initial=progress.done)
+            self._bar = tqdm(
+                total=progress.total,
+                desc=progress.stage,
+                file=sys.stderr,
+                initial=progress.done,
+                mininterval=0.1 if sys.stderr.isatty() else 5,
+            )
         shown = {name: f"{value:.3g}" for name, value in progress.metrics.items()}
         if shown:
             self._bar.set_postfix(shown, refresh=False)
@@ -80,3 +88,36 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+class StopOnInterrupt:
+    """Turns the first Ctrl-C or SIGTERM into a wish to stop, so that a stage can write its checkpoint first.
+
+    A second one interrupts at once. Used as ``with StopOnInterrupt() as should_stop:`` around a stage.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._previous: dict[int, Any] = {}
+
+    def __call__(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._asked
+
+    def __enter__(self) -> StopOnInterrupt:
+        """Listen to both signals; elsewhere than in the main thread nothing can be done and nothing is."""
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._stop)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Put the handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _stop(self, number: int, frame: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        print("stopping after this step, with a checkpoint; once more to stop at once", file=sys.stderr, flush=True)
