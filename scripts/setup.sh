@@ -107,8 +107,9 @@ deal_setup() {
     fi
 }
 
-# Runs pip and leaves out what it says about packages that are already there or meant for another Python.
-deal_pip() { "$@" > >(grep --line-buffered -v -E '^(Requirement already|Ignoring |Looking in )' >&2); }
+# Runs pip and leaves out what it says about packages that are already there or meant for another Python. Without
+# PYTHONPATH, which a sourced workspace sets: what lies there must not pass for installed, nor get in the build's way.
+deal_pip() { env -u PYTHONPATH "$@" > >(grep --line-buffered -v -E '^(Requirement already|Ignoring |Looking in )' >&2); }
 
 # deal_install VENV SOURCE PYTHON LOCK...
 deal_install() {
