@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deal_ros.filters.sobel import sobel_gradients, sobel_magnitude
-from deal_ros.filters.validity import ResampleMode, depth_validity, erode_validity, masked_resize
+from deal_ros.filters.validity import MaskedResampler, ResampleMode, depth_validity, erode_validity
 
 DepthForm = Literal["metric", "log", "inverse", "relative", "plane", "lap", "stp"]
 EdgeNormalization = Literal["minmax", "percentile", "step", "input_minmax"]
@@ -140,20 +140,14 @@ def depth_edges(
         (64, 1.0)
     """
     depth_m, valid = _check(depth_m, valid)
-    valid = valid & depth_validity(depth_m, min_depth_m=config.min_depth_m, max_depth_m=config.max_depth_m)
-    depth = depth_m.masked_fill(~valid, 1)
-    if config.range_clamp is not None:
-        depth = torch.minimum(depth, config.range_clamp * _coarse_median(depth, valid))
+    source = (depth_m.shape[-2], depth_m.shape[-1])
     form, radius = _FORMS[config.form], 2 if config.form == "stp" else 1
-    height, width = size if size is not None else depth.shape[-2:]
-    values, valid = masked_resize(
-        form.prepare(depth),
-        valid,
-        (height, width),
-        mode=config.resample,
-        min_coverage=config.min_coverage,
-        keep_planes=config.form in ("plane", "lap", "stp"),
-    )
+    planar = config.form in ("plane", "lap", "stp")
+    resample = MaskedResampler(source, size or source, config.resample, config.min_coverage, keep_planes=planar)
+    depth, kept = _measured(resample.select(depth_m), None if valid is None else resample.select(valid), config)
+    if config.range_clamp is not None:
+        depth = torch.minimum(depth, config.range_clamp * _coarse_median(depth_m, valid, config))
+    values, valid = resample(form.prepare(depth), kept)
     usable = erode_validity(valid, radius + config.dilation)
     values = values.masked_fill(~valid, 1)  # any positive number: what it touches is not usable
     if config.normalization == "input_minmax":
@@ -265,13 +259,22 @@ def _quantile(values: Tensor, valid: Tensor, q: float) -> Tensor:
     return chosen.masked_fill(last < 0, 1).view(-1, 1, 1, 1)
 
 
-def _coarse_median(depth: Tensor, valid: Tensor, samples: int = 64) -> Tensor:
-    """Median depth of each image from a grid of at most ``samples``² pixels or so, (B, 1, 1, 1)."""
-    step_y, step_x = (max(1, length // samples) for length in depth.shape[-2:])
-    return _median(depth[..., ::step_y, ::step_x], valid[..., ::step_y, ::step_x])
+def _measured(depth: Tensor, valid: Tensor | None, config: DepthEdgeConfig) -> tuple[Tensor, Tensor]:
+    """Depth with 1 m in place of what is no measurement, and where it is one."""
+    kept = depth_validity(depth, min_depth_m=config.min_depth_m, max_depth_m=config.max_depth_m)
+    if valid is not None:
+        kept &= valid
+    return depth.masked_fill(~kept, 1), kept
 
 
-def _check(depth_m: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+def _coarse_median(depth: Tensor, valid: Tensor | None, config: DepthEdgeConfig, samples: int = 32) -> Tensor:
+    """Median depth of each image from a grid of ``samples``² pixels or somewhat more, (B, 1, 1, 1)."""
+    down, right = (max(1, length // samples) for length in depth.shape[-2:])
+    seen = None if valid is None else valid[..., ::down, ::right]
+    return _median(*_measured(depth[..., ::down, ::right], seen, config))
+
+
+def _check(depth_m: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor | None]:
     if depth_m.ndim == 3:
         depth_m = depth_m[:, None]
         valid = valid[:, None] if valid is not None and valid.ndim == 3 else valid
@@ -281,9 +284,7 @@ def _check(depth_m: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
         raise ValueError(f"depth_m must be floating point metres, got {depth_m.dtype}; divide millimetres by 1000")
     if depth_m.dtype in (torch.float16, torch.bfloat16):
         depth_m = depth_m.float()
-    if valid is None:
-        return depth_m, torch.ones_like(depth_m, dtype=torch.bool)
-    if valid.dtype != torch.bool or valid.shape != depth_m.shape:
+    if valid is not None and (valid.dtype != torch.bool or valid.shape != depth_m.shape):
         raise ValueError(
             f"valid must be bool {tuple(depth_m.shape)}, the shape of depth_m, got {valid.dtype} {tuple(valid.shape)}"
         )
