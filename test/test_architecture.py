@@ -22,7 +22,7 @@ WRITTEN = sorted(
 
 # Each room may import its own floor and the floors below.
 FLOORS = (
-    {"sample", "labels", "config", "visualization", "filters", "metrics", "backbones", "pairing"},
+    {"sample", "labels", "config", "visualization", "filters", "metrics", "backbones", "pairing", "images"},
     {"losses"},
     {"cams", "pseudo_labels", "students", "datasets", "scenes"},
     {"engine"},
