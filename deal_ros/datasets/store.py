@@ -38,6 +38,7 @@ from deal_ros.datasets.store_files import (
     remove_files,
     replace_synced,
     sync_folder,
+    take_over,
     write_all,
     write_synced,
 )
@@ -486,7 +487,10 @@ class SampleStore:
         for entry, sample in zip(entries, samples):
             for kind, (extension, data) in sample.files.items():
                 temporary = self.path / INCOMING / f"{entry.id}.{kind}.{extension}"
-                write_synced(temporary, data)
+                if isinstance(data, Path):
+                    take_over(data, temporary)
+                else:
+                    write_synced(temporary, data)
                 moves.append((temporary, self.path / file_name(kind, entry.id, extension)))
         folders = {final.parent for _, final in moves}
         for folder in folders:

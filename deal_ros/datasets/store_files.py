@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -35,12 +36,12 @@ class EncodedSample:
     """A sample ready to be written: file contents and everything of its line but the id.
 
     Args:
-        files: by kind (``rgb``, ``depth``, ``mask``), the file's extension and bytes.
+        files: by kind (``rgb``, ``depth``, ``mask``), the file's extension and its bytes, or a file to take over.
         sample: what it was made from, without need of its pixels any more.
         sequence: the recording it belongs to.
     """
 
-    files: dict[str, tuple[str, bytes]]
+    files: dict[str, tuple[str, bytes | Path]]
     labels: frozenset[str] | None
     camera_matrix: tuple[float, ...] | None
     stamp_ns: int
@@ -64,13 +65,12 @@ def encode_sample(sample: Sample, sequence: str, image_format: str, depth_unit_m
     """
     bgr = cv2.cvtColor(sample.rgb, cv2.COLOR_RGB2BGR)
     options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if image_format == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    files = {
+    files: dict[str, tuple[str, bytes | Path]] = {
         "rgb": (image_format, _encode(image_format, bgr, options)),
-        "depth": ("png", _encode("png", units_from_metres(sample.depth_m, depth_unit_m), fast)),
+        "depth": ("png", encode_png(units_from_metres(sample.depth_m, depth_unit_m))),
     }
     if sample.mask is not None:
-        files["mask"] = ("png", _encode("png", np.ascontiguousarray(sample.mask), fast))
+        files["mask"] = ("png", encode_png(np.ascontiguousarray(sample.mask)))
     matrix = sample.camera_matrix
     return EncodedSample(
         files=files,
@@ -90,13 +90,12 @@ def read_sample(folder: Path, entry: Entry, depth_unit_m: float) -> Sample:
     Raises:
         StoreError: if a file is missing, damaged, a link, or of another size than the line says.
     """
-    bgr = _read_image(folder, "rgb", entry.id, entry.rgb, _COLOR, entry.size)
-    raw = _read_image(folder, "depth", entry.id, "png", cv2.IMREAD_UNCHANGED, entry.size)
+    bgr, raw = read_image(folder, "rgb", entry), read_image(folder, "depth", entry)
     if raw.dtype != np.uint16 or raw.ndim != 2:
         raise StoreError(f"{folder}/depth/{entry.id}.png: must be a 16-bit grey PNG, got {raw.dtype} {raw.shape}")
     mask = None
     if entry.mask:
-        mask = _read_image(folder, "mask", entry.id, "png", cv2.IMREAD_UNCHANGED, entry.size)
+        mask = read_image(folder, "mask", entry)
         if mask.dtype != np.uint8 or mask.ndim != 2:
             raise StoreError(f"{folder}/mask/{entry.id}.png: must be an 8-bit grey PNG, got {mask.dtype} {mask.shape}")
     matrix = entry.camera_matrix
@@ -131,6 +130,24 @@ def write_synced(path: Path, data: bytes) -> None:
         os.close(descriptor)
 
 
+def take_over(source: Path, target: Path) -> None:
+    """Give a committed file of one store to another: as a hard link, or as a synced copy on another disk.
+
+    Raises:
+        StoreError: if the source is a symbolic link.
+        OSError: as the system says.
+    """
+    if source.is_symlink():
+        raise StoreError(f"{source}: must be a file, is a symbolic link")
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
+            raise
+        write_synced(target, source.read_bytes())
+
+
 def write_all(descriptor: int, data: bytes) -> None:
     """``os.write`` until everything is written."""
     view = memoryview(data)
@@ -162,6 +179,21 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
             for extension in ("jpg", "png"):
                 (folder / file_name(kind, name, extension)).unlink(missing_ok=True)
                 (folder / INCOMING / f"{name}.{kind}.{extension}").unlink(missing_ok=True)
+
+
+def encode_png(image: NDArray[Any]) -> bytes:
+    """Compress losslessly and fast."""
+    return _encode("png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def read_image(folder: Path, kind: str, entry: Entry) -> NDArray[Any]:
+    """One file of a sample as OpenCV decodes it (colour: BGR), checked against its line.
+
+    Raises:
+        StoreError: if it is missing, damaged, a link, or of another size than the line says.
+    """
+    flag = _COLOR if kind == "rgb" else cv2.IMREAD_UNCHANGED
+    return _read_image(folder, kind, entry.id, entry.rgb if kind == "rgb" else "png", flag, entry.size)
 
 
 def _encode(extension: str, image: NDArray[Any], options: list[int]) -> bytes:

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from store_frames import CLASSES, frame
 
 from deal_ros.datasets.base import SampleDataset
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.store_files import StoreError
 from deal_ros.labels import LabelError
 from deal_ros.sample import Sample
-
-CLASSES = ("milk", "ketchup", "butter")
-
-
-def frame(number: int = 0, labels=frozenset({"milk"}), mask: bool = False, size=(24, 32)) -> Sample:
-    rng = np.random.default_rng(number)
-    depth = rng.integers(0, 5000, size).astype(np.float32) * np.float32(0.001)
-    depth[rng.random(size) < 0.3] = 0
-    return Sample(
-        rgb=rng.integers(0, 256, (*size, 3)).astype(np.uint8),
-        depth_m=depth,
-        labels=labels,
-        mask=rng.integers(0, 4, size).astype(np.uint8) if mask else None,
-        camera_matrix=np.array([[500.0, 0, 16], [0, 500.0, 12], [0, 0, 1]]),
-        stamp_ns=1_000_000_000 + number,
-        frame_id="camera_color_optical_frame",
-        source="/camera/color",
-    )
 
 
 @pytest.fixture
