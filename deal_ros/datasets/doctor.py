@@ -29,7 +29,6 @@ from deal_ros.sample import Sample
 Severity = Literal["fault", "note"]
 OnSample = Callable[[int, int], None]
 _EXAMPLES = 5
-_BAG_SAMPLES = 300
 
 
 @dataclass(frozen=True)
@@ -163,7 +162,7 @@ def check(
         parts: dict[str, SampleDataset] = {}
         layouts: list[str] = []
         for path in paths:
-            layout, opened = _open_parts(Path(path), dict(options or {}), findings, stack)
+            layout, opened = _open_parts(Path(path), dict(options or {}), config, findings, stack)
             layouts.append(layout)
             for name, dataset in opened.items():
                 label = name if len(paths) == 1 else "/".join(filter(None, (str(path), name)))
@@ -194,17 +193,15 @@ def check(
 
 
 def _open_parts(
-    path: Path, options: dict[str, Any], findings: list[Finding], stack: ExitStack
+    path: Path, options: dict[str, Any], config: CheckConfig, findings: list[Finding], stack: ExitStack
 ) -> tuple[str, dict[str, SampleDataset]]:
     layout = recognize(path) if path.is_dir() else None
     if layout is None:
         stores = sorted(p.parent for p in path.glob("*/store.json")) if path.is_dir() else []
         if stores:
             return "store", {folder.name: SampleStore.open(folder) for folder in stores}
-        from deal_ros.datasets.bag import find_bags
-
-        if path.exists() and find_bags(path):
-            return "bag", _open_bags(path, findings, stack)
+        if path.is_file() or _has_bags(path):
+            return "bag", _open_bags(path, config, findings, stack)
         return "unknown", {"": open_dataset(path, **options)}  # raises what explains best
     if layout in ("store",) or "split" in options:
         return layout, {"": open_dataset(path, **options)}
@@ -233,23 +230,38 @@ def _splits(path: Path, layout: str, options: dict[str, Any]) -> Iterator[tuple[
         yield name, open_dataset(path, split=name, **options)
 
 
-def _open_bags(path: Path, findings: list[Finding], stack: ExitStack) -> dict[str, SampleDataset]:
+def _has_bags(path: Path) -> bool:
+    from deal_ros.datasets.bag import find_bags
+
+    try:
+        return path.exists() and bool(find_bags(path))
+    except DatasetError:
+        return False
+
+
+def _open_bags(path: Path, config: CheckConfig, findings: list[Finding], stack: ExitStack) -> dict[str, SampleDataset]:
     from deal_ros.datasets.bag import find_bags, import_bag
     from deal_ros.datasets.bag_report import ImportConfig
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="deal-check-")))
+    settings = ImportConfig(max_samples=config.max_samples)
     parts: dict[str, SampleDataset] = {}
     for number, bag in enumerate(find_bags(path)):
-        store = stack.enter_context(SampleStore.create(folder / str(number), []))
-        report = import_bag(bag, store, ImportConfig(max_samples=_BAG_SAMPLES))
         name = bag.name if bag != path else ""
-        if not report.samples:  # perhaps nobody labelled it: look at its pictures all the same
-            findings.append(
-                Finding(
-                    "bag-unlabelled", "note", name, "no labels topic in force; `deal import` needs --label or --labels"
-                )
-            )
-            report = import_bag(bag, store, ImportConfig(max_samples=_BAG_SAMPLES, label=("unlabelled",)))
+        store = stack.enter_context(SampleStore.create(folder / str(number), []))
+        try:
+            report = import_bag(bag, store, settings)
+            labelled = report.samples > 0
+        except DatasetError:  # no labels topic, unless it is worse: then it raises again below
+            labelled = False
+        if not labelled:  # look at its pictures all the same
+            try:
+                report = import_bag(bag, store, dataclasses.replace(settings, label=("unlabelled",)))
+            except DatasetError as error:
+                findings.append(Finding("bag-unreadable", "fault", name, str(error), 1))
+                continue
+            message = "nothing is labelled by a labels topic; `deal import` needs --label or --labels"
+            findings.append(Finding("bag-unlabelled", "note", name, message))
         for text in report.damage:
             findings.append(Finding("bag-damaged", "fault", name, f"cannot be read to the end: {text}", 1))
         for kind, text in report.problems.items():

@@ -191,7 +191,7 @@ class PartInspection:
         if agreement.at_best < _MIN_AGREEMENT:
             message = (
                 f"depth edges agree with colour edges nowhere ({agreement.at_best:.1f} standard deviations above"
-                f" chance, registered depth has 9 or more): {remedy}; or the depth is too noisy at edges, or of other pictures"
+                f" chance, registered depth has 9 and more): {remedy}; or depth is noisy, or of other pictures"
             )
             return [("depth-not-registered", "fault", message, [])]
         if max(abs(x), abs(y)) > limit and agreement.at_zero < 0.85 * agreement.at_best:

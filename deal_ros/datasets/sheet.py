@@ -40,8 +40,9 @@ def _tiles(name: str, sample: Sample) -> list[NDArray[np.uint8]]:
     scale = max(0.35, picture.shape[0] / 700)
     for row, text in enumerate((name, labels)):
         origin = (4, round((row + 1) * 32 * scale))
-        cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 3, cv2.LINE_AA)
-        cv2.putText(picture, text, origin, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+        for shift, tone in ((1, 0), (0, 255)):  # a shadow, not an outline: thicker strokes are wider in OpenCV 5
+            at = (origin[0] + shift, origin[1] + shift)
+            cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (tone, tone, tone), 1, cv2.LINE_AA)
     return [picture, colorize_depth(sample.depth_m), edges, mask]
 
 
