@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,30 @@ def test_torchrun_shares_the_bags_and_the_stores_merge(tmp_path) -> None:
     assert main(["store", "merge", *shards, "--out", str(tmp_path / "whole")]) == 0
     with SampleStore.open(tmp_path / "whole") as store:
         assert {store.sequence(index) for index in range(len(store))} == {"b0", "b1", "b2"}
+
+
+@pytest.mark.timeout(240)
+def test_an_import_killed_again_and_again_ends_as_if_it_had_not_been(tmp_path) -> None:
+    rng = random.Random(2)
+    bag = write_bag(tmp_path / "bag", recording(400))
+    out = tmp_path / "store"
+    options = ["--min-interval-s", "0.2", "--progress", "none"]
+    command = [sys.executable, "-m", "deal_ros.cli", "import", str(bag), "--out", str(out), *options]
+    kills = 0
+    for _ in range(6):
+        with subprocess.Popen(
+            [*command, "--progress", "none"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ) as p:
+            before = len(list((out / "rgb").glob("*"))) if out.exists() else 0
+            while p.poll() is None and len(list((out / "rgb").glob("*"))) <= before + rng.randrange(20):
+                time.sleep(0.002)
+            kills += p.poll() is None
+            p.kill()
+        with SampleStore.open(out) as store:
+            for index in range(len(store)):
+                assert store[index].size == (48, 64)
+    assert kills >= 3
+    assert main(["import", str(bag), "--out", str(out), *options]) == 0
+    straight = tmp_path / "straight"
+    assert main(["import", str(bag), "--out", str(straight), *options]) == 0
+    assert (out / "samples.jsonl").read_bytes() == (straight / "samples.jsonl").read_bytes()
