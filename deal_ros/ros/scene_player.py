@@ -193,6 +193,6 @@ class ScenePlayer:
 
 
 def _with_noise(sample: Sample, rng: np.random.Generator) -> Sample:
-    from deal_ros.filters import DepthNoiseConfig, add_depth_noise
+    from deal_ros.filters import add_depth_noise, realsense_like
 
-    return dataclasses.replace(sample, depth_m=add_depth_noise(sample.depth_m, DepthNoiseConfig(), rng))
+    return dataclasses.replace(sample, depth_m=add_depth_noise(sample.depth_m, realsense_like(), rng))

@@ -48,6 +48,7 @@ def test_onboarding_shows_one_object_after_the_other_with_its_truth(graph):
     assert on_object.sum() > 200
     distance = decode_depth(metres)
     assert 0.2 < np.median(distance[on_object & (distance > 0)]) < 1.5
+    assert 0.005 < (distance == 0).mean() < 0.4, "a stereo camera's depth has holes, and depth_noise is on"
     assert info.k[0] > 50
     assert (info.height, info.width) == (120, 160)
 

@@ -98,7 +98,9 @@ class Operator:
         """
         request = SetParameters.Request(parameters=[parameter_message(name, value) for name, value in values.items()])
         response = self._request(SetParameters, f"{node}/set_parameters", request, timeout_s)
-        refused = [f"{name}: {result.reason}" for name, result in zip(values, response.results) if not result.successful]
+        refused = [
+            f"{name}: {result.reason}" for name, result in zip(values, response.results) if not result.successful
+        ]
         if refused:
             raise RuntimeError(f"{node} refused {'; '.join(refused)}")
 

@@ -46,7 +46,9 @@ def curriculum(objects: tuple[str, ...], views: int, tables: int, table_views: i
     return lessons + [Lesson("tabletop", 1000 + number, table_views) for number in range(tables)]
 
 
-def show_scene(operator: Operator, lesson: Lesson, split: str, check: Callable[[], None], timeout_s: float = 60.0) -> str:
+def show_scene(
+    operator: Operator, lesson: Lesson, split: str, check: Callable[[], None], timeout_s: float = 60.0
+) -> str:
     """Let the simulator change its scene; returns what is in view once the camera shows it."""
     operator.forget("ground_truth/labels")
     operator.set_parameters(
