@@ -143,11 +143,30 @@ def write_store(root: Path, *, classes: Sequence[str] = ("milk", "ketchup"), per
     return root
 
 
+def write_rendered(root: Path, *, seed: int = 0) -> Path:
+    """The folders of ``deal render``: onboarding and tabletop stores for train, val and test."""
+    from deal_ros.datasets.store import SampleStore
+
+    names = ("alphabet_soup", "ketchup", "milk")
+    for part, split in enumerate(("train", "val", "test")):
+        for scenario in ("onboarding", "tabletop"):
+            with SampleStore.create(root / scenario / split, names) as store:
+                for number in range(12 if split == "train" else 6):
+                    kind = 1 + number % 3
+                    ids = [kind] if scenario == "onboarding" else sorted({kind, 1 + (number // 3) % 3})
+                    sample = miniature_sample(ids, names, seed=seed + 1000 * part + 100 * len(scenario) + number)
+                    store.append(sample, sequence=f"{scenario}-{number // 2}")
+    # What the reader goes by is there last: without it the folder does not count as whole.
+    _write_text(root / "manifest.json", json.dumps({"format": "deal_ros miniature of rendered scenes", "seed": seed}))
+    return root
+
+
 MINIATURES: dict[str, Callable[[Path], Path]] = {
     "voc": write_voc,
     "coco": write_coco,
     "bop": write_hope,
     "store": write_store,
+    "rendered": write_rendered,
 }
 """Layout → writer."""
 
