@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from ros_graph import BEST_EFFORT, Camera, counted
+from ros_graph import BEST_EFFORT, LATCHED, Camera, counted
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 from torch import nn
@@ -255,3 +255,20 @@ def test_two_robots_in_two_namespaces_do_not_meet(graph, bundles):
         code, seconds = node.stop(15)
         assert code == 0
         assert seconds < 2.0
+
+
+def test_label_info_names_the_ids_for_late_joiners_and_changes_with_the_model(graph, bundles):
+    vision = pytest.importorskip("vision_msgs.msg", reason="vision_msgs is not installed (not on PyPI)")
+    start(graph, bundles)
+    camera = Camera(graph, size=(48, 96)).run(rate_hz=10)
+    masks, _ = graph.record(Image, "segmentation/mask")
+    graph.wait(lambda: masks, "masks")
+    infos, _ = graph.record(vision.LabelInfo, "segmentation/label_info", LATCHED)
+    graph.wait(lambda: infos, "label info after the fact")
+    names = {entry.class_id: entry.class_name for entry in infos[-1].class_map}
+    assert names == {0: "background", 1: "milk", 2: "ketchup", 3: "butter", 255: "unlabelled"}
+    constant_bundle(bundles / "two", 1, classes=("cup", "plate"))
+    graph.latched("model").publish(String(data="two"))
+    graph.wait(lambda: len(infos) > 1, "label info of the new model")
+    assert [entry.class_name for entry in infos[-1].class_map][1:3] == ["cup", "plate"]
+    camera.stop()
