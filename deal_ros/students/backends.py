@@ -209,7 +209,7 @@ class OnnxForward:
     """Forward pass in onnxruntime; one session per network size, so that its memory plan is fixed.
 
     Args:
-        network: in evaluation mode, on the CPU.
+        network: a student in evaluation mode, on the CPU.
         providers: execution providers in order of preference.
         threads: worker threads; 0 takes torch's number.
 
@@ -217,7 +217,7 @@ class OnnxForward:
         ValueError: if onnxruntime lacks a provider.
     """
 
-    def __init__(self, network: nn.Module, providers: Sequence[str], threads: int) -> None:
+    def __init__(self, network: Student, providers: Sequence[str], threads: int) -> None:
         import onnxruntime
 
         available = onnxruntime.get_available_providers()
@@ -234,11 +234,13 @@ class OnnxForward:
     def __call__(self, inputs: Tensor) -> NDArray[np.float32]:
         """Normalised float32 (B, 3, h, w) → logits float32 (B, K+1, h', w')."""
         session = _cached(self._sessions, tuple(inputs.shape[2:]), self._make)
-        return session.run(None, {"image": inputs.numpy()})[0]
+        # One by one: batches are no faster on a CPU, and some graphs are fixed to the batch they were traced with.
+        logits = [session.run(None, {"image": one[None].numpy()})[0] for one in inputs]
+        return logits[0] if len(logits) == 1 else np.concatenate(logits)
 
     def _make(self, size: tuple[int, ...]) -> Any:
-        dynamic = {"image": {0: "batch"}, "logits": {0: "batch"}}
-        content = to_onnx(self._network, torch.zeros(1, 3, *size), ["image"], ["logits"], dynamic)
+        network = self._network.fixed_to((size[0], size[1]))
+        content = to_onnx(network, torch.zeros(1, 3, *size), ["image"], ["logits"], {})
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
@@ -247,7 +249,7 @@ class OnnxForward:
 
 def prepare_network(
     student: Student, size: Size, *, device: torch.device, dtype: torch.dtype, channels_last: bool
-) -> nn.Module:
+) -> Student:
     """A frozen copy for inference: batch norms folded, moved, converted."""
     network = fold_batch_norm(student, torch.zeros(1, 3, *size)).requires_grad_(False)
     layout = torch.channels_last if channels_last else torch.contiguous_format

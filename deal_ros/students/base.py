@@ -55,6 +55,10 @@ class Student(nn.Module, ABC):
         """Outputs of the frozen lower part, cacheable per image (batch first); ``None`` if nothing is frozen."""
         return None
 
+    def fixed_to(self, size: tuple[int, int]) -> Student:
+        """The same function for images of this height and width alone, fit for export; may be the student itself."""
+        return self
+
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Optimiser groups of the trainable parameters; normalisation layers and biases without weight decay."""
         return grouped(self.named_parameters(), lr, weight_decay)

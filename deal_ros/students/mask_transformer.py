@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,16 +93,29 @@ class MaskTransformerStudent(Student):
         if image is None or features is not None:
             raise ValueError("mask_transformer has no frozen part: image must be given and features must be None")
         patch = self.size_multiple
-        rows, columns = (max(1, round(side / patch)) for side in image.shape[-2:])
+        rows, columns = self._grid((int(image.shape[2]), int(image.shape[3])))
         if image.shape[-2:] != (rows * patch, columns * patch):
             image = F.interpolate(image, size=(rows * patch, columns * patch), mode="bilinear", align_corners=False)
         tokens = self.project(self.encoder(image)[-1].flatten(2).transpose(1, 2))  # (B, rows·columns, C)
-        joint = torch.cat([tokens, self.class_tokens.expand(len(tokens), -1, -1)], dim=1)
+        joint = torch.cat([tokens, self.class_tokens.expand(tokens.shape[0], -1, -1)], dim=1)
         joint = self.norm(self.blocks(joint))
         patches = F.normalize(self.patch_head(joint[:, : tokens.shape[1]]), dim=-1)
         classes = F.normalize(self.class_head(joint[:, tokens.shape[1] :]), dim=-1)
         scores = self.score_norm(patches @ classes.transpose(1, 2))  # (B, rows·columns, K+1)
         return scores.transpose(1, 2).unflatten(2, (rows, columns))
+
+    def fixed_to(self, size: tuple[int, int]) -> MaskTransformerStudent:
+        """A copy whose position embedding is resized once and for all; see :meth:`Student.fixed_to`."""
+        student = copy.deepcopy(self)
+        rows, columns = self._grid(size)
+        network: Any = student.encoder.network
+        network.set_input_size(img_size=(rows * self.size_multiple, columns * self.size_multiple))
+        network.dynamic_img_size, network.patch_embed.flatten = False, True
+        return student
+
+    def _grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of patches that come nearest to a height and width in pixels."""
+        return max(1, round(size[0] / self.size_multiple)), max(1, round(size[1] / self.size_multiple))
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """The encoder at ``encoder_lr_factor`` times the rate, the decoder at the full one."""

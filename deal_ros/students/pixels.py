@@ -8,6 +8,8 @@ with OpenCV in buffers made once. They give the same masks.
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -70,13 +72,36 @@ class Encoder(nn.Module):
         """
         planes = images.permute(0, 3, 1, 2)
         if (planes.shape[2], planes.shape[3]) != tuple(self.size):
-            # On the CPU, torch resizes bytes with vector instructions; elsewhere, and in ONNX, it needs floats.
-            bytewise = planes.device.type == "cpu" and not torch.onnx.is_in_onnx_export()
-            planes = planes if bytewise else planes.float()
-            planes = F.interpolate(planes, size=self.size, mode="bilinear", align_corners=False, antialias=True)
+            exporting = torch.onnx.is_in_onnx_export()
+            planes = _OnnxResize.apply(planes.float(), self.size) if exporting else self._resize(planes)
         if out is None:
             return planes.float() * self.scale + self.shift
         return out.copy_(planes).mul_(self.scale).add_(self.shift)
+
+    def _resize(self, planes: Tensor) -> Tensor:
+        # On the CPU, torch resizes bytes with vector instructions; elsewhere it needs floats, rounded to be the same.
+        if planes.device.type == "cpu":
+            return _antialiased(planes, self.size)
+        return _antialiased(planes.float(), self.size).round_()
+
+
+def _antialiased(planes: Tensor, size: Size) -> Tensor:
+    return F.interpolate(planes, size=size, mode="bilinear", align_corners=False, antialias=True)
+
+
+class _OnnxResize(torch.autograd.Function):
+    """Antialiased bilinear resizing with its ONNX form, which torch's tracing exporter does not know."""
+
+    @staticmethod
+    def forward(ctx: Any, planes: Tensor, size: Size) -> Tensor:
+        return _antialiased(planes, size).round()
+
+    @staticmethod
+    def symbolic(g: Any, planes: Any, size: Size) -> Any:
+        none = g.op("Constant", value_t=torch.empty(0))
+        sizes = g.op("Constant", value_t=torch.tensor([1, 3, *size]))
+        how = {"mode_s": "linear", "coordinate_transformation_mode_s": "half_pixel", "antialias_i": 1}
+        return g.op("Round", g.op("Resize", planes, none, none, sizes, **how))
 
 
 def decode(logits: Tensor, size: Size, threshold: float = 0.0) -> tuple[Tensor, Tensor]:

@@ -264,12 +264,11 @@ class Predictor:
             raise ValueError("precision must be fp32 or bf16 on the CPU, got fp16")
         dtype, last = _DTYPES[precision], self.config.channels_last
         network = prepare_network(self._student, self.spec.input_size, device=device, dtype=dtype, channels_last=last)
-        if self.config.compile:
-            network = self._compiled(network, device, dtype)
+        run = self._compiled(network, device, dtype) if self.config.compile else network
         rest = self._encoder, self._size_of, self.config.confidence_threshold
         if device.type == "cpu":
-            return CpuBackend("torch", precision, torch_forward(network, dtype, last), *rest)
-        return DeviceBackend(network, *rest, device=device, dtype=dtype, graph=self.config.cuda_graph)
+            return CpuBackend("torch", precision, torch_forward(run, dtype, last), *rest)
+        return DeviceBackend(run, *rest, device=device, dtype=dtype, graph=self.config.cuda_graph)
 
     def _compiled(self, network: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
         compiled = torch.compile(network)
