@@ -42,7 +42,9 @@ class DepthEdgeAlignmentConfig:
         detach_range: leave the minimum and maximum of that scaling out of the gradient.
         cam_sobel_scale: factor of the textbook Sobel kernel on the maps. 1/8 keeps activations below 0.56, where the
             gate flips at a step of 0.15; unknown in the paper.
-        resolution: (height, width) at which edges are compared; ``None`` is the maps' own.
+        resolution: (height, width) at which edges are compared; ``None`` is ``upsample`` times the maps' own.
+        upsample: see ``resolution``. Maps of stride 16 are so coarse that a third of their cells hold a depth edge;
+            at four times their size a tenth does, and thin background between objects survives.
         resample: how maps are brought to ``resolution``; ``bicubic`` as published.
         edges: how depth becomes edges, with depth's range, resampling and hole handling; see
             :class:`~deal_ros.filters.depth_edges.DepthEdgeConfig`. Its ``step_level`` follows ``mu``.
@@ -59,6 +61,7 @@ class DepthEdgeAlignmentConfig:
     detach_range: bool = False
     cam_sobel_scale: float = 1 / 8
     resolution: tuple[int, int] | None = None
+    upsample: int = 1
     resample: CamResample = "bicubic"
     edges: DepthEdgeConfig = field(default_factory=DepthEdgeConfig)
     depth_control: Literal["aligned", "shuffled"] = "aligned"
@@ -80,10 +83,16 @@ class DepthEdgeAlignmentConfig:
             raise ValueError(f"cam_sobel_scale must be positive, got {self.cam_sobel_scale}")
         if self.resolution is not None and min(self.resolution) < 3:
             raise ValueError(f"resolution must be at least (3, 3), got {self.resolution}")
+        if self.upsample < 1:
+            raise ValueError(f"upsample must be at least 1, got {self.upsample}")
+
+    def comparison_size(self, cam: Tensor) -> tuple[int, int]:
+        """Height and width at which the edges of maps (B, K, h, w) are compared."""
+        return self.resolution or (cam.shape[-2] * self.upsample, cam.shape[-1] * self.upsample)
 
 
-RECOMMENDED = DepthEdgeAlignmentConfig(average="balanced", edges=PLANE_FREE)
-"""What our experiments say to start from: balanced averaging on edges that are blind to planes (docs/method.md)."""
+RECOMMENDED = DepthEdgeAlignmentConfig(average="balanced", upsample=4, edges=PLANE_FREE)
+"""What our experiments say to start from: balanced averaging on fine edges that are blind to planes (docs/method.md)."""
 
 
 @dataclass(frozen=True)
@@ -198,9 +207,9 @@ def depth_edge_alignment_loss(
         image, kind = (labels > 0).nonzero(as_tuple=True)
         share = _class_share(image, target)
         activation = _activate(cam[image, kind][:, None], config)  # (pairs, 1, h, w): present classes only
-        if config.resolution is not None and config.resolution != tuple(activation.shape[-2:]):
+        if (size := config.comparison_size(cam)) != tuple(activation.shape[-2:]):
             align = None if config.resample in ("nearest", "area") else False
-            activation = F.interpolate(activation, config.resolution, mode=config.resample, align_corners=align)
+            activation = F.interpolate(activation, size, mode=config.resample, align_corners=align)
         gated = edge_gate(sobel_magnitude(activation, scale=config.cam_sobel_scale), config.mu)
         loss = -(gated * (target[image] * share)).sum()
     if not return_statistics:
@@ -248,7 +257,7 @@ def _pixel_targets(
     depth_m: Tensor, cam: Tensor, config: DepthEdgeAlignmentConfig
 ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """d'·w per image (B, 1, h, w), and the shares of edge and of valid pixels."""
-    size = config.resolution or (cam.shape[-2], cam.shape[-1])
+    size = config.comparison_size(cam)
     edge_config = replace(config.edges, step_level=1 / (1 + math.exp(config.mu)))
     edges, weight = depth_edges(depth_m.to(cam.device), config=edge_config, size=size)
     gate = edge_gate(edges, config.mu)

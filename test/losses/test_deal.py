@@ -336,6 +336,7 @@ def test_wrong_tensors_are_named(change, message):
         ({"mu": float("nan")}, "mu must be within"),
         ({"cam_sobel_scale": 0}, "cam_sobel_scale must be positive"),
         ({"resolution": (2, 9)}, r"resolution must be at least \(3, 3\)"),
+        ({"upsample": 0}, "upsample must be at least 1, got 0"),
         ({"depth_control": "random"}, "depth_control must be one of aligned, shuffled"),
     ],
 )
@@ -349,3 +350,11 @@ def test_config_comes_from_yaml_and_goes_back():
     assert from_mapping(DepthEdgeAlignmentConfig, to_mapping(config)) == config
     with pytest.raises(ConfigError, match="did you mean 'average'"):
         from_mapping(DepthEdgeAlignmentConfig, {"averag": "balanced"})
+
+
+def test_upsample_follows_the_size_of_the_maps():
+    cam, depth = torch.randn(2, 3, 6, 8), torch.rand(2, 24, 32) + 0.5
+    fine = depth_edge_alignment_loss(cam, depth, torch.ones(2, 3), config=replace(RECOMMENDED, upsample=3))
+    named = replace(RECOMMENDED, upsample=1, resolution=(18, 24))
+    assert fine == depth_edge_alignment_loss(cam, depth, torch.ones(2, 3), config=named)
+    assert fine != depth_edge_alignment_loss(cam, depth, torch.ones(2, 3), config=replace(RECOMMENDED, upsample=1))

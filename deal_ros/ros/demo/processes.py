@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -76,10 +77,8 @@ class ProcessGroup:
             _signal_group(child, signal.SIGINT)
         deadline = time.monotonic() + timeout_s
         for child in alive:
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                pass
         for child in self._children.values():
             _signal_group(child, signal.SIGKILL)
             child.wait()
@@ -97,10 +96,8 @@ class ProcessGroup:
 
 
 def _signal_group(child: subprocess.Popen[bytes], number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):  # the whole group has ended already
         os.killpg(child.pid, number)
-    except ProcessLookupError:
-        pass  # the whole group has ended already
 
 
 def _yaml(value: object) -> str:
