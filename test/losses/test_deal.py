@@ -128,7 +128,7 @@ def test_aligned_maps_score_better_than_shifted_and_flat_ones(average):
     depth = torch.full((1, 64, 64), 1.0)
     depth[:, 16:48, 20:44] = 0.8
     inside = (depth < 0.9).float()[:, None]
-    config = replace(RECOMMENDED, average=average)
+    config = replace(RECOMMENDED, average=average, upsample=1)
     value = lambda cam: float(depth_edge_alignment_loss(cam, depth, torch.ones(1, 1), config=config))  # noqa: E731
     assert value(inside) < value(inside.roll(6, -1))
     assert value(inside) < value(torch.zeros_like(inside))
