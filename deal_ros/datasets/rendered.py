@@ -15,6 +15,7 @@ with any number of processes. Pixels may differ in their last bits between OpenG
 
 from __future__ import annotations
 
+import bisect
 import logging
 import multiprocessing
 import os
@@ -234,12 +235,65 @@ def render_scene(
     return summarize(scene, samples), encoded
 
 
-def open_rendered(path: str | Path, scenario: Scenario = "onboarding", split: Split = "train") -> SampleStore:
-    """Open one store of a rendered data set.
+class JoinedStores:
+    """Onboarding and tabletop one after the other: a robot that was shown objects alone and has seen tables since.
+
+    Args:
+        stores: by scenario, all with the same classes.
+    """
+
+    def __init__(self, stores: dict[str, SampleStore]) -> None:
+        self._stores = stores
+        self._ends = np.cumsum([len(store) for store in stores.values()]).tolist()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in id order."""
+        return next(iter(self._stores.values())).classes
+
+    def __len__(self) -> int:
+        """Samples of all stores."""
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decode one sample."""
+        _, store, position = self._find(index)
+        return store[position]
+
+    def labels(self, index: int) -> frozenset[str] | None:
+        """The image labels alone."""
+        _, store, position = self._find(index)
+        return store.labels(position)
+
+    def sample_id(self, index: int) -> str:
+        """The scenario and the id within its store."""
+        scenario, store, position = self._find(index)
+        return f"{scenario}-{store.sample_id(position)}"
+
+    def sequence(self, index: int) -> str:
+        """The scene's name, which tells the scenario."""
+        _, store, position = self._find(index)
+        return store.sequence(position)
+
+    def _find(self, index: int) -> tuple[str, SampleStore, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"sample {index} of {len(self)}")
+        number = bisect.bisect_right(self._ends, index)
+        scenario, store = list(self._stores.items())[number]
+        return scenario, store, index - (self._ends[number - 1] if number else 0)
+
+
+def open_rendered(
+    path: str | Path, scenario: Scenario | Literal["all"] = "onboarding", split: Split = "train"
+) -> SampleStore | JoinedStores:
+    """Open one store of a rendered data set, or, with scenario ``all``, those of all scenarios as one data set.
 
     Raises:
         DatasetError: if there is no such store.
     """
+    if scenario == "all":
+        there = [name for name in SCENARIOS if SampleStore.is_store(Path(path) / name / split)]
+        return JoinedStores({name: SampleStore.open(Path(path) / name / split) for name in there or SCENARIOS})
     folder = Path(path) / scenario / split
     if not SampleStore.is_store(folder):
         made = sorted(str(p.parent.relative_to(path)) for p in Path(path).glob("*/*/store.json"))

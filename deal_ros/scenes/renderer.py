@@ -213,7 +213,7 @@ class SceneRenderer:
         self._gl.make_current()
         category = mujoco.mjtCatBit.mjCAT_ALL
         mujoco.mjv_updateScene(self._model, self._data, self._option, None, self._camera, category, self._visual)
-        self._visual.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = int(self.shadows)
+        self._visual.flags[mujoco.mjtRndFlag.mjRND_SHADOW] = int(self.shadows and depth is None)
         self._visual.flags[mujoco.mjtRndFlag.mjRND_REFLECTION] = 0
         viewport = mujoco.MjrRect(0, 0, width, height)
         mujoco.mjr_render(viewport, self._visual, self._context)

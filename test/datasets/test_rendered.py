@@ -75,6 +75,24 @@ def test_no_scene_is_in_two_splits():
 
 
 @pytest.mark.gl
+def test_both_scenarios_are_one_data_set_if_wanted(small):
+    joined = open_rendered(small, "all", "train")
+    parts = [open_rendered(small, scenario, "train") for scenario in ("onboarding", "tabletop")]
+    assert isinstance(joined, SampleDataset)
+    assert len(joined) == len(parts[0]) + len(parts[1]) == 10
+    assert joined.classes == parts[0].classes
+    assert joined.sample_id(7) == f"onboarding-{parts[0].sample_id(7)}"
+    assert joined.sample_id(8) == f"tabletop-{parts[1].sample_id(0)}"
+    assert (joined.labels(9), joined.sequence(9)) == (parts[1].labels(1), parts[1].sequence(1))
+    np.testing.assert_array_equal(joined[9].rgb, parts[1][1].rgb)
+    with pytest.raises(IndexError):
+        joined[10]
+    assert len(open_rendered(small, "all", "test")) == 2  # tabletop alone
+    with pytest.raises(ValueError, match="not a sample store"):
+        open_rendered(small / "onboarding", "all", "train")
+
+
+@pytest.mark.gl
 def test_two_processes_make_the_same_as_one(small, tmp_path):
     report = render_dataset(tmp_path / "again", SMALL, jobs=2)
     assert report.rendered == expected_frames(SMALL)
