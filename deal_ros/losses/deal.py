@@ -92,7 +92,7 @@ class DepthEdgeAlignmentConfig:
 
 
 RECOMMENDED = DepthEdgeAlignmentConfig(average="balanced", upsample=4, edges=PLANE_FREE)
-"""What our experiments say to start from: balanced averaging of fine edges that are blind to planes, see docs/method.md."""
+"""What our experiments say to start from: fine edges, balanced, blind to planes (docs/method.md)."""
 
 
 @dataclass(frozen=True)
