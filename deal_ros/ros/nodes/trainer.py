@@ -112,10 +112,13 @@ class Trainer(PorchNode):
             threads=p["threads"],
         )
         self.get_logger().info(answer)
+        self._publish_status()
         return answer
 
     def _cancel(self) -> str:
-        return self._training.cancel()
+        answer = self._training.cancel()
+        self._publish_status()
+        return answer
 
     def _look(self) -> None:
         final = self._training.poll(self.parameters["stall_timeout_s"])
