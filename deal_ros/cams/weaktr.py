@@ -109,10 +109,16 @@ class WeakTr(CamNetwork):
                 frozen.requires_grad_(False)
 
     def forward(self, image: Tensor, features: Tensor | None = None) -> CamOutput:
-        """See :meth:`CamNetwork.forward`; ``scores`` are the class tokens', ``raw`` the patch logits, ``cam`` fine.
+        """See :meth:`CamNetwork.forward`; ``raw`` are the patch logits, ``cam`` is the fine map.
 
-        An image whose sides are no multiples of the patch size is resized to the nearest ones first.
+        ``scores`` is the mean of the class tokens' and the averaged patches' logits, both of which are trained. An
+        image whose sides are no multiples of the patch size is resized to the nearest ones first.
         """
+        tokens, raw, fine = self._maps(image)
+        return CamOutput(scores=(tokens + raw.mean((2, 3))) / 2, raw=raw, cam=fine)
+
+    def _maps(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Class-token logits (B, K), patch logits (B, K, h, w), fine map (B, K, h, w)."""
         image = fit(image, self.stride)
         size = (image.shape[2] // self.stride, image.shape[3] // self.stride)
         tokens = self._embed(image, size)
@@ -129,18 +135,16 @@ class WeakTr(CamNetwork):
         coarse = raw.detach().relu()
         seen = fused[:, : self.num_classes, self.num_classes :].unflatten(2, size) * coarse
         fine = torch.einsum("bij,bkj->bki", fused[:, self.num_classes :, self.num_classes :], seen.flatten(2))
-        return CamOutput(scores=classes.mean(-1), raw=raw, cam=fine.unflatten(2, size))
+        return classes.mean(-1), raw, fine.unflatten(2, size)
 
     def training_forward(
         self, image: Tensor, labels: Tensor, features: Tensor | None = None
     ) -> tuple[CamOutput, dict[str, Tensor]]:
         """Three soft margin losses, unweighted as published: class tokens, patch logits, fine map."""
-        output = self(image, features)
-        scores = {
-            "class_tokens": output.scores,
-            "patches": output.raw.mean((2, 3)),
-            "fine_cam": output.cam.mean((2, 3)),
-        }
+        tokens, raw, fine = self._maps(image)
+        patches = raw.mean((2, 3))
+        scores = {"class_tokens": tokens, "patches": patches, "fine_cam": fine.mean((2, 3))}
+        output = CamOutput(scores=(tokens + patches) / 2, raw=raw, cam=fine)
         return output, {name: F.multilabel_soft_margin_loss(score, labels) for name, score in scores.items()}
 
     def train(self, mode: bool = True) -> WeakTr:
