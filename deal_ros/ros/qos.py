@@ -12,9 +12,9 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 try:
-    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
 except ImportError:  # Humble
-    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks
+    from rclpy.qos_event import PublisherEventCallbacks, SubscriptionEventCallbacks, UnsupportedEventTypeError
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """For what a late joiner must still learn: labels, model, label info, status."""
@@ -97,13 +97,12 @@ class MatchedSubscription:
             self._node.get_logger().info(f"{self.topic}: subscribing again as {wanted}, to match its publishers")
             self._node.destroy_subscription(self._subscription)
         self._qos = qos
-        self._subscription = self._node.create_subscription(
-            self._type,
-            self.topic,
-            self._on_message,
-            qos,
-            event_callbacks=SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible),
-        )
+        arguments = self._type, self.topic, self._on_message, qos
+        events = SubscriptionEventCallbacks(incompatible_qos=self._on_incompatible)
+        try:
+            self._subscription = self._node.create_subscription(*arguments, event_callbacks=events)
+        except UnsupportedEventTypeError:  # a middleware that has no such event
+            self._subscription = self._node.create_subscription(*arguments)
 
     def publishers(self) -> list[Any]:
         """Endpoint information of the topic's publishers."""
@@ -155,7 +154,10 @@ def create_publisher(node: Node, message_type: type, topic: str, qos: QoSProfile
         )
 
     events = PublisherEventCallbacks(incompatible_qos=on_incompatible)
-    return node.create_publisher(message_type, topic, qos, event_callbacks=events)
+    try:
+        return node.create_publisher(message_type, topic, qos, event_callbacks=events)
+    except UnsupportedEventTypeError:
+        return node.create_publisher(message_type, topic, qos)
 
 
 def policy_name(event: Any) -> str:

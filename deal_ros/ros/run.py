@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -61,7 +62,7 @@ def run_node(factory: Callable[[], PorchNode], args: Sequence[str] | None = None
         node.autostart()
         starting[0] = False
         while not stop.is_set() and rclpy.ok() and node.state != FINALIZED:
-            executor.spin_once(timeout_sec=0.1)
+            _spin(executor, node)
     except ParameterError as error:
         print(f"deal_ros: {error}", file=sys.stderr)  # there is no node yet that could log it
         return 2
@@ -76,6 +77,17 @@ def run_node(factory: Callable[[], PorchNode], args: Sequence[str] | None = None
         executor.shutdown(timeout_sec=0.2)
         rclpy.try_shutdown()
     return 0
+
+
+def _spin(executor: SingleThreadedExecutor, node: PorchNode) -> None:
+    try:
+        executor.spin_once(timeout_sec=0.1)
+    except ExternalShutdownException:
+        raise
+    except Exception as error:
+        # Humble's rclpy raises here when somebody asks for a transition that the present state does not have.
+        node.get_logger().error(f"callback failed, the node goes on: {type(error).__name__}: {error}")
+        time.sleep(0.01)
 
 
 def end_process(code: int) -> NoReturn:
