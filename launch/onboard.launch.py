@@ -19,7 +19,7 @@ def build(arguments: launching.Arguments) -> list:
     """Collector, trainer and segmenter, each a process of its own, and RViz if wanted."""
     nodes = [
         launching.start(arguments, "sample_collector", ("store", "classes")),
-        launching.start(arguments, "trainer", ("store", "models_folder"), recipe=arguments.recipe()),
+        launching.start(arguments, "trainer", ("store", "models_folder", "recipe"), recipe=arguments.recipe()),
         launching.start(arguments, "segmenter", ("models_folder",), model=arguments["model"]),
     ]
     return [*nodes, launching.rviz(arguments)] if arguments["rviz"] == "true" else nodes

@@ -17,6 +17,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from deal_ros.config import ConfigError, load_yaml
+from deal_ros.ros.config_files import config_folder
 from launch import LaunchContext
 
 CAMERAS = ("realsense", "orbbec", "oakd", "simulator")
@@ -61,21 +62,13 @@ LEARNING = (
 )
 MODEL = DeclareLaunchArgument("model", default_value="", description="Model bundle that the segmenter starts with.")
 RECIPE = DeclareLaunchArgument(
-    "recipe", default_value="", description="Training recipe: a file, or the name of one in config/recipes."
+    "recipe",
+    default_value="",
+    description="Training recipe: a file, or the name of one in config/recipes; empty: robot.",
 )
 RVIZ = DeclareLaunchArgument(
     "rviz", default_value="false", choices=["true", "false"], description="Open RViz with config/rviz/deal.rviz."
 )
-
-
-def config_folder() -> Path:
-    """The installed ``share/deal_ros/config``, or that of the checkout where the package is not installed."""
-    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
-
-    try:
-        return Path(get_package_share_directory("deal_ros")) / "config"
-    except PackageNotFoundError:
-        return Path(__file__).resolve().parents[2] / "config"
 
 
 class Arguments:
@@ -104,9 +97,10 @@ class Arguments:
         return bool(preset(self["camera"] or "simulator")["large_data"]) and _TRANSPORTS not in os.environ
 
     def defaults(self) -> dict[str, Any]:
-        """Parameters below the user's file: with a namespace, folders of its own."""
+        """Parameters below the user's file: a recipe, and with a namespace folders of its own."""
         namespace = self["namespace"].strip("/")
-        return self._folders(f"~/.ros/deal/{namespace}") if namespace else {}
+        folders = self._folders(f"~/.ros/deal/{namespace}") if namespace else {}
+        return {"recipe": str(config_folder() / "recipes" / "robot.yaml"), **folders}
 
     def overrides(self) -> dict[str, Any]:
         """Parameters above the user's file: arguments that were really given."""
@@ -149,7 +143,7 @@ def start(arguments: Arguments, executable: str, parameters: Sequence[str] = (),
     Args:
         arguments: of the launch file.
         executable: ``camera_simulator``, ``sample_collector``, ``trainer`` or ``segmenter``; also the node's name.
-        parameters: which of the shared ones (``store``, ``models_folder``, ``classes``) this node has.
+        parameters: which of the shared ones (``store``, ``models_folder``, ``classes``, ``recipe``) this node has.
         given: further parameters; empty text means "not given".
     """
     wanted = {"use_sim_time", *parameters}

@@ -86,7 +86,7 @@ def test_nodes_and_parameters_exist(path):
         given = shared | {keyword.arg for keyword in call.keywords}
         assert given <= rows, f"{executable} has no parameter {given - rows}"
         # An argument that every learning launch file offers must reach each node that has it.
-        assert shared == rows & {"store", "models_folder", "classes"}
+        assert shared == rows & {"store", "models_folder", "classes", "recipe"}
 
 
 @pytest.mark.no_ros
