@@ -6,7 +6,12 @@ from __future__ import annotations
 
 import difflib
 import re
+import socket
+import urllib.parse
+import urllib.request
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +130,8 @@ def _load(timm: Any, name: str, weights: str, arguments: dict[str, Any], whole: 
     packaged = weights == "auto" and name.split(".")[0] in PACKAGED_WEIGHTS
     hub = weights == "auto" and not packaged
     try:
-        network = timm.create_model(name, pretrained=hub, **arguments)
+        with _cache_alone_if_cut_off() if hub else nullcontext():
+            network = timm.create_model(name, pretrained=hub, **arguments)
     except TypeError as error:
         raise BackboneError(f"{name} does not accept {arguments}: {error}") from error
     except (NotImplementedError, AssertionError) as error:
@@ -144,6 +150,29 @@ def _load(timm: Any, name: str, weights: str, arguments: dict[str, Any], whole: 
     elif weights not in ("auto", "none"):
         _load_file(timm, name, network, Path(weights), arguments)
     return network
+
+
+@contextmanager
+def _cache_alone_if_cut_off() -> Iterator[None]:
+    """Without a route to the hub look in its local cache only: the client would retry for a minute."""
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not _resolves(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _resolves(url: str) -> bool:
+    if any(name in urllib.request.getproxies() for name in ("https", "all")):
+        return True  # the proxy resolves names
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(url).hostname, 443)
+    except OSError:
+        return False
+    return True
 
 
 def _load_file(timm: Any, name: str, network: nn.Module, path: Path, arguments: dict[str, Any]) -> None:

@@ -131,6 +131,27 @@ def test_missing_hub_weights_name_the_remedy(monkeypatch):
         create_backbone("resnet18")
 
 
+def test_without_a_network_the_hub_is_not_waited_for(monkeypatch, tmp_path):
+    import socket
+    import time
+
+    from huggingface_hub import constants
+
+    def refuse(*args, **kwargs):
+        raise socket.gaierror("no name server")
+
+    for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    start = time.monotonic()
+    with pytest.raises(BackboneError, match="could not be had"):
+        create_backbone("resnet10t")
+    assert time.monotonic() - start < 5
+    assert not constants.HF_HUB_OFFLINE
+
+
 @pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "tf_efficientnet_lite0", "vit_tiny_patch16_224"])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_local_file_round_trip(tmp_path, name, suffix):

@@ -106,6 +106,16 @@ class CamNetworkTester:
         assert torch.allclose(full.cam, cached.cam, atol=1e-5)
         assert not features.requires_grad
 
+    def test_training_with_frozen_features_is_training_without(self):
+        network = self.make(frozen_stages=2).eval()
+        images, labels = pictures(self.size, count=2)
+        image = network.normalize(images)
+        features = network.frozen_features(image)
+        _, full = network.training_forward(image, labels)
+        _, cached = network.training_forward(image, labels, features)
+        assert full.keys() == cached.keys()
+        assert all(float(full[name].detach()) == pytest.approx(float(cached[name].detach()), abs=1e-5) for name in full)
+
     def test_nothing_frozen_means_nothing_to_cache(self):
         assert self.make(frozen_stages=0).frozen_features(torch.randn(1, 3, 64, 64)) is None
 

@@ -79,6 +79,14 @@ def test_sweep_equals_the_metrics_at_every_threshold():
     assert choice.score == max(choice.scores)
 
 
+def test_a_score_equal_to_the_threshold_is_background_in_both():
+    cam = np.full((1, 2, 2), 0.2, np.float32)
+    sweep = ThresholdSweep(1, (0.1, 0.2))
+    sweep.update(cam, label_map(cam, threshold=0.2))
+    assert not label_map(cam, threshold=0.2).any()
+    assert sweep.miou().tolist() == [0.0, 1.0]
+
+
 def test_sweeps_of_two_processes_add_up():
     rng = np.random.default_rng(2)
     images = [(rng.random((2, 8, 8)), rng.integers(0, 3, (8, 8)).astype(np.uint8), None) for _ in range(4)]
