@@ -32,6 +32,18 @@ CACHE_NAME = "index.npz"
 _CACHE_VERSION = 1
 _ROW = np.dtype([("offset", "<i8"), ("stamp", "<i8"), ("labels", "<u8", (4,)), ("sequence", "<i4"), ("labelled", "u1")])
 
+_Row = tuple[int, int, tuple[int, ...], int, bool]
+_NO_LABELS = (0, 0, 0, 0)
+_KNOWN_LIMIT = 100_000
+_PLAIN = rb"[ !#-\[\]-~]"  # printable ASCII that JSON writes as it is
+_OUR_LINE = re.compile(
+    rb'\{"id":"[A-Za-z0-9][A-Za-z0-9_\-]{0,79}","stamp_ns":([1-9][0-9]{0,18}|0),"labels":(null|\[[^\]\\]{0,16384}\]),'
+    rb'"sequence":"(' + _PLAIN + rb'{0,256})","source":"' + _PLAIN + rb'*","frame_id":"' + _PLAIN + rb'*",'
+    rb'"size":\[[1-9][0-9]{0,3},[1-9][0-9]{0,3}\],"rgb":"(?:jpg|png)","mask":(?:true|false),'
+    rb'"camera_matrix":(?:null|\[-?[0-9]{1,9}\.[0-9]{1,20}(?:,-?[0-9]{1,9}\.[0-9]{1,20}){8}\])\}'
+)
+"""A line exactly as :meth:`Entry.to_line` writes it, with an ASCII sequence; others take the way through JSON."""
+
 
 class LineError(ValueError):
     """A line of the index that cannot be used."""
@@ -88,54 +100,48 @@ class Entry:
         Raises:
             LineError: if it is not such a line; nothing in it is trusted.
         """
-        values = _parse(line)
-        labels, size, matrix = values.get("labels"), values.get("size"), values.get("camera_matrix")
+        try:
+            values = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise LineError(f"not JSON: {error}") from error
+        if not isinstance(values, dict):
+            raise LineError("not a JSON object")
+        name, stamp, labels = values.get("id"), values.get("stamp_ns"), values.get("labels")
+        size, matrix, sequence = values.get("size"), values.get("camera_matrix"), values.get("sequence")
         frame_id, source = values.get("frame_id"), values.get("source")
+        if not isinstance(name, str) or not _ID.fullmatch(name):
+            raise LineError(f"unusable id {str(name)[:80]!r}")
+        if type(stamp) is not int or not -(1 << 63) <= stamp < 1 << 63:
+            raise LineError("stamp_ns must be a 64-bit integer")
+        if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
+            raise LineError("labels must be null or a list of names")
+        if not isinstance(sequence, str) or len(sequence) > _SEQUENCE_LIMIT:
+            raise LineError(f"sequence must be a text of at most {_SEQUENCE_LIMIT} characters")
         if not isinstance(frame_id, str) or not isinstance(source, str):
             raise LineError("frame_id and source must be texts")
         if values.get("rgb") not in ("jpg", "png") or not isinstance(values.get("mask"), bool):
             raise LineError("rgb must be 'jpg' or 'png' and mask true or false")
         if not (isinstance(size, list) and len(size) == 2 and all(type(n) is int and 0 < n < 1 << 16 for n in size)):
-            raise LineError(f"size must be [height, width], got {size!r}")
+            raise LineError(f"size must be [height, width], got {size!r:.80}")
         if matrix is not None and not _is_matrix(matrix):
             raise LineError("camera_matrix must be null or nine finite numbers")
         return cls(
-            id=values["id"],
-            stamp_ns=values["stamp_ns"],
+            id=name,
+            stamp_ns=stamp,
             labels=None if labels is None else tuple(labels),
             camera_matrix=None if matrix is None else tuple(map(float, matrix)),
+            frame_id=frame_id,
+            source=source,
+            sequence=sequence,
             rgb=values["rgb"],
             size=(size[0], size[1]),
             mask=values["mask"],
-            frame_id=frame_id,
-            source=source,
-            sequence=values["sequence"],
         )
 
 
 def _is_matrix(values: Any) -> bool:
     numbers = isinstance(values, list) and len(values) == 9 and all(type(v) in (int, float) for v in values)
     return numbers and all(abs(v) < 1e12 for v in values)
-
-
-def _parse(line: bytes) -> dict[str, Any]:
-    """Parse a line as far as the index needs it."""
-    try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise LineError(f"not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise LineError("not a JSON object")
-    name, stamp, labels = values.get("id"), values.get("stamp_ns"), values.get("labels")
-    if not isinstance(name, str) or not _ID.fullmatch(name):
-        raise LineError(f"unusable id {str(name)[:80]!r}")
-    if type(stamp) is not int or not -(1 << 63) <= stamp < 1 << 63:
-        raise LineError("stamp_ns must be a 64-bit integer")
-    if labels is not None and not (isinstance(labels, list) and all(isinstance(label, str) for label in labels)):
-        raise LineError("labels must be null or a list of names")
-    if not isinstance(values.get("sequence"), str) or len(values["sequence"]) > _SEQUENCE_LIMIT:
-        raise LineError(f"sequence must be a text of at most {_SEQUENCE_LIMIT} characters")
-    return values
 
 
 class StoreIndex:
@@ -151,6 +157,7 @@ class StoreIndex:
         self._size = 0
         self.sequences: list[str] = []
         self._sequence_ids: dict[str, int] = {}
+        self._known_sequences: dict[bytes, int] = {}
         self.end = 0
         """Bytes of ``samples.jsonl`` that are covered: the end of the last whole line."""
         self.checksum = 0
@@ -162,6 +169,7 @@ class StoreIndex:
         """Take a longer list of classes; the ones known keep their ids."""
         self.classes = tuple(classes)
         self._class_ids = {name: index for index, name in enumerate(self.classes)}
+        self._known_labels: dict[bytes, tuple[tuple[int, ...], bool]] = {}
 
     def __len__(self) -> int:
         """Number of usable lines."""
@@ -176,18 +184,42 @@ class StoreIndex:
         """Add a line (newline included) that follows directly behind those covered."""
         start = self.end
         self._pass_over(line)
+        self._append([self._parsed(start, line)])
+
+    def _parsed(self, start: int, line: bytes) -> _Row | None:
         try:
-            values = _parse(line)
-            bits = self._bits(values["labels"]) if values["labels"] is not None else 0
+            entry = Entry.from_line(line)
+            words = _NO_LABELS if entry.labels is None else self._words(entry.labels)
         except LineError as error:
             self.broken.append(f"byte {start}: {error}")
-            return
-        if self._size == len(self._rows):
-            self._rows = np.concatenate([self._rows, np.zeros(len(self._rows), _ROW)])
-        words = [(bits >> shift) & 0xFFFFFFFFFFFFFFFF for shift in (0, 64, 128, 192)]
-        sequence = self._sequence_id(values["sequence"])
-        self._rows[self._size] = (start, values["stamp_ns"], words, sequence, values["labels"] is not None)
-        self._size += 1
+            return None
+        return start, entry.stamp_ns, words, self._sequence_id(entry.sequence), entry.labels is not None
+
+    def _parsed_fast(self, start: int, line: bytes) -> _Row | None:
+        """As :meth:`_parsed`, for lines exactly as we write them; three times faster, which a million lines need."""
+        found = _OUR_LINE.fullmatch(line)
+        if found is None:
+            return self._parsed(start, line)
+        stamp, labels, sequence = found.groups()
+        known = self._known_labels.get(labels)
+        if known is None or (len(stamp) > 18 and int(stamp) >= 1 << 63):
+            row = self._parsed(start, line)
+            if row is not None and len(self._known_labels) < _KNOWN_LIMIT:
+                self._known_labels[labels] = (row[2], row[4])
+            return row
+        number = self._known_sequences.get(sequence)
+        if number is None:
+            number = self._known_sequences[sequence] = self._sequence_id(sequence.decode("ascii"))
+        return start, int(stamp), known[0], number, known[1]
+
+    def _append(self, found: Sequence[_Row | None]) -> None:
+        rows = np.array([row for row in found if row is not None], _ROW)
+        size = self._size + len(rows)
+        if size > len(self._rows):
+            spare = np.zeros(max(size, 2 * len(self._rows)) - len(self._rows), _ROW)
+            self._rows = np.concatenate([self._rows, spare])
+        self._rows[self._size : size] = rows
+        self._size = size
 
     def cut(self, size: int, end: int, checksum: int) -> None:
         """Forget all but the first ``size`` lines."""
@@ -211,14 +243,18 @@ class StoreIndex:
         rest, position, inside_long_line = b"", self.end, False
         while block := os.pread(descriptor, _BLOCK, position):
             position += len(block)
-            lines = (rest + block).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                if inside_long_line:
-                    self._pass_over(line + b"\n")
-                    inside_long_line = False
-                else:
-                    self.add_line(line + b"\n")
+            whole, newline, rest = (rest + block).rpartition(b"\n")
+            if newline:
+                start = self.end
+                self._pass_over(whole + newline)
+                found = []
+                for line in whole.split(newline):
+                    if inside_long_line:
+                        inside_long_line = False
+                    else:
+                        found.append(self._parsed_fast(start, line))
+                    start += len(line) + 1
+                self._append(found)
             if len(rest) > MAX_LINE_BYTES:
                 if not inside_long_line:
                     self.broken.append(f"byte {self.end}: a line of more than {MAX_LINE_BYTES} bytes")
@@ -271,15 +307,16 @@ class StoreIndex:
         self.end, self.checksum = end, checksum
         self.sequences = [str(name) for name in sequences]
         self._sequence_ids = {name: number for number, name in enumerate(self.sequences)}
+        self._known_sequences.clear()
         return True
 
-    def _bits(self, labels: Iterable[str]) -> int:
+    def _words(self, labels: Iterable[str]) -> tuple[int, ...]:
         bits = 0
         for name in labels:
             if name not in self._class_ids:
                 raise LineError(f"unknown class {name[:80]!r}")
             bits |= 1 << self._class_ids[name]
-        return bits
+        return tuple((bits >> shift) & 0xFFFFFFFFFFFFFFFF for shift in (0, 64, 128, 192))
 
     def _sequence_id(self, name: str) -> int:
         if name not in self._sequence_ids:

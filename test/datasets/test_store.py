@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import sys
 from pathlib import Path
@@ -11,11 +12,14 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from store_frames import CLASSES, frame
 
 from deal_ros.datasets.base import SampleDataset
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.store_files import StoreError
+from deal_ros.datasets.store_index import Entry, StoreIndex
 from deal_ros.labels import LabelError
 from deal_ros.sample import Sample
 
@@ -154,3 +158,41 @@ def test_depth_unit_is_the_stores(path) -> None:
         store.append(sample)
         np.testing.assert_allclose(store[0].depth_m, [[0.0123, 6.5], [0, 0]], rtol=1e-6)
     assert json.loads((path / "store.json").read_text())["depth_unit_m"] == 0.0001
+
+
+texts = st.text(max_size=20) | st.sampled_from(["kitchen/monday", "", 'quo"te', "back\\slash", "ü", "/camera/color"])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            Entry,
+            id=st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_\-]{0,20}", fullmatch=True),
+            stamp_ns=st.integers(-(2**63), 2**63 - 1),
+            labels=st.none() | st.lists(st.sampled_from(CLASSES), unique=True).map(tuple),
+            camera_matrix=st.none() | st.tuples(*[st.floats(-1e6, 1e6)] * 9),
+            frame_id=texts,
+            source=texts,
+            sequence=texts,
+            rgb=st.sampled_from(["jpg", "png"]),
+            size=st.tuples(st.integers(1, 65535), st.integers(1, 65535)),
+            mask=st.booleans(),
+        ),
+        max_size=8,
+    )
+)
+def test_every_line_reads_as_it_was_written_fast_and_slow(tmp_path_factory, entries) -> None:
+    lines = [entry.to_line() for entry in entries]
+    assert [Entry.from_line(line) for line in lines] == entries
+    path = tmp_path_factory.mktemp("index") / "samples.jsonl"
+    path.write_bytes(b"".join(lines))
+    fast, slow = StoreIndex(CLASSES), StoreIndex(CLASSES)
+    descriptor = os.open(path, os.O_RDONLY)
+    fast.read(descriptor)
+    os.close(descriptor)
+    for line in lines:
+        slow.add_line(line)
+    assert len(fast) == len(slow) == len(entries)
+    assert fast.rows.tobytes() == slow.rows.tobytes()
+    assert (fast.sequences, fast.end, fast.checksum) == (slow.sequences, slow.end, slow.checksum)
