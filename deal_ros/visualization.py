@@ -110,5 +110,6 @@ def _draw_legend(picture: NDArray[np.uint8], entries: Sequence[tuple[str, NDArra
             return
         cv2.rectangle(picture, (4, y - round(step * 0.7)), (4 + round(step * 0.7), y), color.tolist(), -1)
         origin = (10 + round(step * 0.7), y - 1)
-        cv2.putText(picture, name, origin, _FONT, scale, (0, 0, 0), 3, cv2.LINE_AA)
+        shadow = (origin[0] + 1, origin[1] + 1)  # no outline: thicker strokes are wider in OpenCV 5
+        cv2.putText(picture, name, shadow, _FONT, scale, (0, 0, 0), 1, cv2.LINE_AA)
         cv2.putText(picture, name, origin, _FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)

@@ -18,6 +18,7 @@ from deal_ros.scenes.objects import RestingPose, load_geometry, resting_height
 from deal_ros.scenes.scene import Item, Light, Orbit, Scene, Shape, Surface, Vector
 
 MAX_DISTRACTORS = 2
+_DISTRACTOR_SCALE = 0.65  # in onboarding scenes: beside the object, not in front of all of it
 _GAP_M = 0.006  # free space kept between footprints
 # Where the key light comes from: disjoint sectors, degrees.
 _LIGHT_SECTORS: dict[Split, tuple[float, float]] = {"train": (0, 180), "val": (200, 255), "test": (280, 335)}
@@ -56,9 +57,9 @@ def onboarding_scene(
     count = int(rng.integers(0, MAX_DISTRACTORS + 1)) if distractors is None else distractors
     table = _Table(rng, radius_m=0.17)
     table.add(object_name, names.index(object_name) + 1, resting_pose, spread_m=0.02)
-    _add_clutter(table, count, split, rng)
+    _add_clutter(table, count, split, rng, _DISTRACTOR_SCALE)
     longest = float(np.ptp(load_geometry(object_name).hull, axis=0).max())
-    distance = float(rng.uniform(0.26, 0.36) + 1.1 * longest)
+    distance = float(rng.uniform(0.19, 0.28) + 0.95 * longest)
     return _furnish(f"onboarding-{object_name}-{resting_pose}-{split}-{seed}", seed, split, names, table, distance, rng)
 
 
@@ -92,9 +93,9 @@ def tabletop_scene(
     rng = _stream(seed, split, "tabletop/" + ",".join(object_names))
     table = _Table(rng, radius_m=0.1 + 0.035 * math.sqrt(len(object_names) + clutter))
     for name in object_names:
-        table.add(name, names.index(name) + 1, "up" if rng.random() < 0.75 else "down", spread_m=None)
+        table.add(name, names.index(name) + 1, "up" if rng.random() < 0.75 else "down")
     _add_clutter(table, clutter, split, rng)
-    distance = float(rng.uniform(0.55, 0.75) + 0.6 * table.radius_m)
+    distance = float(rng.uniform(0.42, 0.56) + 0.6 * table.radius_m)
     return _furnish(f"tabletop-{split}-{seed}", seed, split, names, table, distance, rng)
 
 
@@ -106,19 +107,21 @@ class _Table:
         self.items: list[Item] = []
         self._outlines: list[Outline] = []
 
-    def add(self, name: str, class_id: int, pose: RestingPose, spread_m: float | None) -> None:
+    def add(
+        self, name: str, class_id: int, pose: RestingPose, spread_m: float | None = None, shrink: float = 1.0
+    ) -> None:
         geometry = load_geometry(name)
         yaw = self.rng.uniform(0, 2 * math.pi)
         rotation = _about_z(yaw) @ geometry.rotation(pose)
-        points = geometry.hull @ rotation.T
+        points = shrink * geometry.hull @ rotation.T
         x, y = self._place(points[:, :2], spread_m)
-        height = resting_height(geometry.hull, rotation)
-        self.items.append(Item(name, class_id, (x, y, height), _quaternion(rotation), geometry.scale))
+        height = shrink * resting_height(geometry.hull, rotation)
+        self.items.append(Item(name, class_id, (x, y, height), _quaternion(rotation), shrink * geometry.scale))
 
-    def add_shape(self, number: int) -> None:
+    def add_shape(self, number: int, shrink: float = 1.0) -> None:
         rng = self.rng
         shape: Shape = ("box", "box", "cylinder", "ellipsoid")[int(rng.integers(4))]  # type: ignore[assignment]
-        half = rng.uniform(0.015, 0.045, 3)
+        half = shrink * rng.uniform(0.015, 0.045, 3)
         if shape != "box":
             half[1] = half[0]
         if shape == "ellipsoid":  # lies on its flat side
@@ -133,7 +136,7 @@ class _Table:
 
     def _place(self, footprint: NDArray[np.float64], spread_m: float | None) -> tuple[float, float]:
         outline = cv2.convexHull(footprint.astype(np.float32))[:, 0]
-        middle = outline.mean(axis=0)
+        middle = (outline.min(axis=0) + outline.max(axis=0)) / 2
         grown = outline + _GAP_M * (outline - middle) / np.linalg.norm(outline - middle, axis=1, keepdims=True)
         reach = self.radius_m if spread_m is None else spread_m
         for _ in range(400):
@@ -158,13 +161,14 @@ def _apart(first: Outline, second: Outline) -> bool:
     return False
 
 
-def _add_clutter(table: _Table, count: int, split: Split, rng: np.random.Generator) -> None:
+def _add_clutter(table: _Table, count: int, split: Split, rng: np.random.Generator, shrink: float = 1.0) -> None:
     things = list(clutter_objects(split))
     for number in range(count):
         if rng.random() < 0.35:
-            table.add(things[int(rng.integers(len(things)))], 0, "down" if rng.random() < 0.5 else "up", None)
+            pose: RestingPose = "down" if rng.random() < 0.5 else "up"
+            table.add(things[int(rng.integers(len(things)))], 0, pose, shrink=shrink)
         else:
-            table.add_shape(number)
+            table.add_shape(number, shrink)
 
 
 def _furnish(

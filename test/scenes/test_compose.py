@@ -48,21 +48,34 @@ def test_one_labelled_object_and_only_unlabelled_company():
         assert [item.class_id for item in scene.items] == [scene.classes.index("butter") + 1] + [0] * count
 
 
+def test_the_object_is_where_the_camera_looks():
+    for name in ("akita_black_bowl", "chefmate_8_frypan", "milk"):
+        scene = onboarding_scene(name, seed=1, distractors=2)
+        item = scene.items[0]
+        points = placed(item)[:, :2]
+        middle = (points.min(axis=0) + points.max(axis=0)) / 2
+        assert np.linalg.norm(middle - scene.orbit.target[:2]) < 0.05, name
+
+
+def placed(item):
+    w, x, y, z = item.quaternion
+    rotation = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    return load_geometry(item.name).hull @ rotation.T + item.position
+
+
 def test_nothing_stands_in_something_else():
     names = list(available_objects())[:8]
     scene = tabletop_scene(names, clutter=4, seed=1)
     outlines = []
     for item in scene.items:
         if item.shape is None:
-            w, x, y, z = item.quaternion
-            rotation = np.array(
-                [
-                    [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-                    [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-                    [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-                ]
-            )
-            points = load_geometry(item.name).hull @ rotation.T + item.position
+            points = placed(item)
             assert points[:, 2].min() == pytest.approx(0, abs=1e-6)
             outlines.append(points[:, :2])
     for i, first in enumerate(outlines):
