@@ -244,6 +244,8 @@ class OnnxForward:
         options = self._runtime.SessionOptions()
         options.intra_op_num_threads = self._threads
         options.log_severity_level = 3
+        # Threads wait busily within a run, which is fast, and not after it, which would starve the robot's other work.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         return self._runtime.InferenceSession(content, options, providers=self._providers)
 
 

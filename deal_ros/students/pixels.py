@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         """
         planes = images.permute(0, 3, 1, 2)
         if (planes.shape[2], planes.shape[3]) != tuple(self.size):
-            exporting = torch.onnx.is_in_onnx_export()
+            exporting = torch.jit.is_tracing()  # Of this thread: another one may export while this one predicts.
             planes = _OnnxResize.apply(planes.float(), self.size) if exporting else self._resize(planes)
         if out is None:
             return planes.float() * self.scale + self.shift

@@ -233,6 +233,28 @@ def test_threads_take_turns(student):
     assert not any(wrong)
 
 
+def test_a_model_may_be_loaded_while_another_one_runs(student):
+    """As in a hot swap. Exporting is global state in torch, which must not leak into the running predictor."""
+    predictor, rgb = _predictor(student), _picture(7)[0]
+    expected, failed = predictor.predict(rgb).mask, []
+
+    def load():
+        try:
+            for _ in range(2):
+                _predictor(student, backend="auto").warm_up((96, 128))
+        except Exception as error:
+            failed.append(error)
+
+    loader = threading.Thread(target=load)
+    loader.start()
+    rounds = 0
+    while loader.is_alive() or rounds < 5:
+        rounds += 1
+        np.testing.assert_array_equal(predictor.predict(rgb).mask, expected)
+    loader.join()
+    assert not failed
+
+
 class _FullDevice:
     """A device that holds ``room`` images."""
 
