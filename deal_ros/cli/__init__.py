@@ -52,7 +52,7 @@ SUMMARIES: dict[str, str] = {
     "run": "all of the above from one recipe; resumes where it stopped",
     "export": "write a model bundle as ONNX",
     "info": "describe a model bundle, a store or this installation",
-    "label": "write the labels of a recording or publish them to a robot",
+    "label": "say what is in view by number keys, live on a robot",
     "demo": "simulate a robot, teach it objects, show what it learnt",
 }
 """What ``deal --help`` says of each verb; here, so that the list costs no import."""

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from deal_ros.ros.diagnostics import ERROR, DiagnosticsPublisher, Status, process_figures
@@ -35,13 +36,14 @@ class PorchNode(LifecycleNode):
         self.state = UNCONFIGURED
         self.inputs: dict[str, MatchedSubscription] = {}
         self._failure = ""
+        self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._forward = forward_logging(self)
         self.parameters = NodeParameters(
             self, table, configured=lambda: self.state != UNCONFIGURED, changed=self.parameters_changed
         )
         self._diagnostics = DiagnosticsPublisher(self)
-        self.create_timer(self.parameters["diagnostics_period_s"], self.guard(self._diagnose))
-        self.create_timer(0.5, self.guard(self._follow_inputs))
+        self.every(self.parameters["diagnostics_period_s"], self._diagnose)
+        self.every(0.5, self._follow_inputs)
 
     def configure(self) -> None:
         """Load what the node works with."""
@@ -73,6 +75,10 @@ class PorchNode(LifecycleNode):
                 return arguments[1] if len(arguments) == 2 else None  # a service must return its response
 
         return guarded
+
+    def every(self, period_s: float, callback: Callable[[], None]) -> Any:
+        """A guarded timer that goes on when simulated time halts or jumps; returns it."""
+        return self.create_timer(period_s, self.guard(callback), clock=self._steady_clock)
 
     def trigger(self, action: Callable[[], str]) -> Callable[[Any, Any], Any]:
         """A ``std_srvs/Trigger`` handler: ``action`` returns the message, or raises with the reason of a refusal."""

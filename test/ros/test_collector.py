@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 from ros_graph import BEST_EFFORT, RELIABLE, Camera
+from rosgraph_msgs.msg import Clock
 from std_msgs.msg import String
 
 from deal_ros.datasets.store import SampleStore
@@ -163,13 +164,19 @@ def test_silence_is_explained_with_topics_rates_offset_and_remedy(graph, tmp_pat
 
 
 def test_time_that_jumps_back_is_recovered_from(graph, tmp_path):
-    node, status = start(graph, tmp_path)
-    graph.latched("labels").publish(String(data="milk"))
-    graph.wait(lambda: status().get("state") == "gathering", "labels")
+    """A bag that loops, with its clock, as ``ros2 bag play --clock --loop`` does."""
+    node, status = start(graph, tmp_path, use_sim_time=True)
+    clock = graph.node.create_publisher(Clock, "/clock", 10)
+    labels = graph.latched("labels")
     camera = Camera(graph)
-    for base in (1_000_000_000_000, 500_000_000_000):  # a bag's stamps, and the bag looping
+    for base in (1_000_000_000_000, 500_000_000_000):
+        clock.publish(Clock(clock=convert.make_header(base, "").stamp))
+        time.sleep(0.3)
+        labels.publish(String(data="milk"))
+        graph.wait(lambda: status().get("state") == "gathering", "labels")
         before = status()["total"]
-        for index in range(10):
+        for index in range(1, 11):
+            clock.publish(Clock(clock=convert.make_header(base + index * 100_000_000, "").stamp))
             camera.send(stamp=base + index * 100_000_000)
             time.sleep(0.05)
         graph.wait(lambda before=before: status()["total"] >= before + 5, "samples")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from ros_graph import LATCHED, Camera
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
@@ -102,3 +103,29 @@ def test_cancel_and_shutdown_leave_no_process_behind(graph, tmp_path, store):
     assert (code, seconds < 2.0) == (0, True), seconds
     with pytest.raises(ProcessLookupError):
         os.kill(child, 0)
+
+
+def test_training_halts_while_the_segmenter_is_slower_than_wanted(graph, tmp_path, store):
+    node, status = start(graph, tmp_path, store, min_inference_rate_hz=8.0)
+    diagnostics = graph.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+
+    def say(masks):
+        name = f"{graph.namespace.strip('/')}/segmenter: status"
+        values = [KeyValue(key="masks per second", value=masks), KeyValue(key="frames per second", value="10.0")]
+        diagnostics.publish(DiagnosticArray(status=[DiagnosticStatus(name=name, values=values)]))
+
+    def until(state, masks):
+        def reached():
+            say(masks)
+            time.sleep(0.2)
+            return status()["state"] == state
+
+        graph.wait(reached, state)
+
+    assert graph.trigger("trainer/start").success
+    until("paused", "4.1")
+    assert status()["message"] == "paused: 4.1 masks per second, min_inference_rate_hz is 8.0"
+    (child,) = children(node.process.pid)
+    assert Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    until("running", "9.5")
+    assert graph.trigger("trainer/cancel").success

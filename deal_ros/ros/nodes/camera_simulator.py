@@ -144,7 +144,7 @@ class CameraSimulator(PorchNode):
 
     def _restart_timer(self) -> None:
         self.deactivate()
-        self._timer = self.create_timer(1.0 / self.parameters["rate_hz"], self.guard(self._publish))
+        self._timer = self.every(1.0 / self.parameters["rate_hz"], self._publish)
 
     def _publish(self) -> None:
         if self._change_at is not None and time.monotonic() >= self._change_at:

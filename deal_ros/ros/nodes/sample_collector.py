@@ -61,7 +61,7 @@ class SampleCollector(PorchNode):
         self.create_service(Trigger, "~/capture", self.trigger(self._capture))
         self.create_service(Trigger, "~/undo", self.trigger(self._undo))
         self.create_service(SetBool, "~/enable", self.guard(self._enable))
-        self.create_timer(1.0, self.guard(self._report))
+        self.every(1.0, self._report)
 
     def configure(self) -> None:
         """Open the store."""

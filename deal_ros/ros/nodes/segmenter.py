@@ -48,7 +48,7 @@ class Segmenter(PorchNode):
         self._latency_ms, self._frames = Window(), Rate()
         self.create_service(SetBool, "~/enable", self.guard(self._enable))
         self.create_service(Trigger, "~/reload", self.trigger(self._reload))
-        self.create_timer(0.5, self.guard(self._follow_demand))
+        self.every(0.5, self._follow_demand)
 
     def configure(self) -> None:
         """Load the model, if one is named."""

@@ -42,7 +42,7 @@ class Trainer(PorchNode):
         self._published_at = 0.0
         self.create_service(Trigger, "~/start", self.trigger(self._start))
         self.create_service(Trigger, "~/cancel", self.trigger(self._cancel))
-        self.create_timer(_STATUS_PERIOD_S, self.guard(self._look))
+        self.every(_STATUS_PERIOD_S, self._look)
 
     def configure(self) -> None:
         """Make the folder for models and announce the state."""
