@@ -53,7 +53,7 @@ setup(
         "coco": ["pycocotools"],
         "crf": ["pydensecrf2"],
         "onnx": ["onnx", "onnxruntime"],
-        "scenes": ["mujoco>=3.2"],
+        "scenes": ["mujoco>=3.3.7", "scipy"],
         "test": ["hypothesis", "psutil", "pytest", "pytest-timeout", "pytest-xdist", "scikit-image", "scikit-learn"],
     },
     zip_safe=False,

@@ -61,4 +61,6 @@ def import_mujoco(rendering: bool = True) -> ModuleType:
     except (ImportError, AttributeError, RuntimeError) as error:
         backend = os.environ["MUJOCO_GL"]
         raise OpenGLError(f"MuJoCo cannot use MUJOCO_GL={backend} here ({error}); {_REMEDY}") from error
+    if tuple(int(part) for part in mujoco.__version__.split(".")[:2]) < (3, 3) or not hasattr(mujoco, "mjtLightType"):
+        raise OpenGLError(f"MuJoCo must be 3.3.7 or newer, got {mujoco.__version__}; python3 -m pip install -U mujoco")
     return mujoco

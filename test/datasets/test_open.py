@@ -14,7 +14,7 @@ from deal_ros.datasets import (
 )
 from deal_ros.datasets.miniature import MINIATURES
 
-KINDS = {"voc": VocDataset, "coco": CocoDataset, "bop": BopDataset, "store": SampleStore}
+KINDS = {"voc": VocDataset, "coco": CocoDataset, "bop": BopDataset, "store": SampleStore, "rendered": SampleStore}
 
 
 @pytest.mark.parametrize("layout", MINIATURES)

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 import ctypes.util
 import dataclasses
+import os
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -139,8 +141,10 @@ def test_without_mujoco_the_package_is_named(monkeypatch):
 
 def test_a_chosen_backend_is_left_alone(monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", "egl")
-    monkeypatch.setitem(sys.modules, "mujoco", object())
+    monkeypatch.setitem(sys.modules, "mujoco", SimpleNamespace(__version__="4.0.0", mjtLightType=None))
     opengl.import_mujoco()
-    import os
 
     assert os.environ["MUJOCO_GL"] == "egl"
+    monkeypatch.setitem(sys.modules, "mujoco", SimpleNamespace(__version__="3.2.7"))
+    with pytest.raises(OpenGLError, match=r"must be 3\.3\.7 or newer, got 3\.2\.7"):
+        opengl.import_mujoco()
