@@ -122,7 +122,8 @@ _COLOR_LAYOUTS: dict[str, tuple[type, int, int | None]] = {
 }
 """Colour encodings decoded here: sample type, channels, conversion. 16-bit ones keep their upper byte."""
 _LONG_TAIL = ("bayer_", "yuv", "uyvy", "yuyv", "nv12", "nv21")
-_DEPTH_PNG_HEADER = 12
+DEPTH_HEADER_BYTES = 12
+"""Length of the header before the image in a compressedDepth message: format and two quantisation parameters."""
 
 
 def decode_color(message: Any) -> NDArray[np.uint8]:
@@ -232,10 +233,10 @@ def _decode_compressed_depth(message: Any) -> NDArray[np.float32]:
             f" got {str(message.format)[:60]!r}; record the compressedDepth topic, JPEG destroys depth"
         )
     data = np.frombuffer(message.data, np.uint8)
-    if data.nbytes <= _DEPTH_PNG_HEADER:
-        raise ImageError(f"compressedDepth data must have a {_DEPTH_PNG_HEADER}-byte header, got {data.nbytes} bytes")
+    if data.nbytes <= DEPTH_HEADER_BYTES:
+        raise ImageError(f"compressedDepth data must have a {DEPTH_HEADER_BYTES}-byte header, got {data.nbytes} bytes")
     quant_a, quant_b = struct.unpack("<ff", data[4:12].tobytes())
-    payload = data[_DEPTH_PNG_HEADER:]
+    payload = data[DEPTH_HEADER_BYTES:]
     if "rvl" in transport:
         raw = decode_rvl(payload)
     else:

@@ -19,12 +19,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deal_ros.datasets.bag_frames import DecodedFrame, RawFrame, decode_frame, printable
 from deal_ros.datasets.bag_labels import ConstantLabels, LabelSource, TopicLabels, load_intervals
 from deal_ros.datasets.bag_reader import SUFFIXES, Bag, BagError, deserialize
 from deal_ros.datasets.bag_report import (
@@ -39,10 +42,9 @@ from deal_ros.datasets.keyframes import KeyframeSelector
 from deal_ros.datasets.mcap_stream import RawMessage
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.store_files import EncodedSample
-from deal_ros.images import ImageError, camera_matrix, decode_color, decode_depth
+from deal_ros.images import ImageError, camera_matrix
 from deal_ros.labels import LabelError
 from deal_ros.pairing import DEPTH, RGB, Pair, StampPairer
-from deal_ros.sample import Sample
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,9 @@ ProgressOfBag = Callable[[str, int, int], None]
 """Called now and then with the recording's name, bytes done and bytes in all."""
 HISTOGRAM_BINS = 11
 _COMMIT_SIZE = 8
+_WINDOW = 16
+"""Pairs that wait for their decision while the likely ones among them are decoded."""
+_LOOK_AHEAD = 4
 _PROGRESS_EVERY = 50
 
 
@@ -198,11 +203,15 @@ def sequence_names(paths: Sequence[Path]) -> list[str]:
         if len(set(names)) == len(set(resolved)):
             break
         depth += 1
-    return [_printable(re.sub(r"\.(mcap|db3)(\.zstd)?$", "", name))[-200:] for name in names] if paths else []
+    return [printable(re.sub(r"\.(mcap|db3)(\.zstd)?$", "", name))[-200:] for name in names] if paths else []
 
 
-def _printable(name: str) -> str:
-    return "".join(letter if letter.isprintable() else "_" for letter in name)
+@dataclass
+class _Candidate:
+    """A pair that waits for its turn; ``job`` decodes it where it is likely to be needed."""
+
+    raw: RawFrame
+    job: Future[DecodedFrame] | None = None
 
 
 class _BagImport:
@@ -222,14 +231,19 @@ class _BagImport:
         self.on_progress, self.should_stop, self.stopped = on_progress, should_stop, False
         self.start_ns = bag.start_ns()
         self.sequence, self.finished = place_in_store(
-            store, sequence or _printable(bag.name), self.start_ns, bag, config
+            store, sequence or printable(bag.name), self.start_ns, bag, config
         )
         self.report = ImportReport(str(bag.path), self.sequence)
         self.pairer = StampPairer(config.pairing)
         self.selector = KeyframeSelector(config.keyframes)
         self.matrix: NDArray[np.float64] | None = None
         self.matrix_bytes = b""
-        self.pending: deque[Future[EncodedSample]] = deque()
+        self.window: deque[_Candidate] = deque()
+        self.likely: tuple[int, frozenset[str]] | None = None
+        self.pending: list[Future[EncodedSample]] = []
+        self.writer = ThreadPoolExecutor(1, "write")
+        self.writing: deque[Future[int]] = deque()
+        self.accepted, self.write_failed = 0, False
         self.slop_ms = max(config.pairing.slop_ms, 1e-3)
         self.counts = [0] * HISTOGRAM_BINS
 
@@ -254,16 +268,16 @@ class _BagImport:
                     if self.on_progress is not None:
                         self.on_progress(self.sequence, self.bag.done_bytes, self.bag.size_bytes)
                     self.stopped = self.stopped or self.should_stop()
-                if self.config.max_samples and self._count() >= self.config.max_samples:
-                    self.stopped = True
                 if self.stopped:
                     break
             else:
                 self._decide(self.pairer.flush())
+                self._settle(keep=0)
             self._commit(everything=True)
         finally:
-            for job in self.pending:
+            for job in [candidate.job for candidate in self.window if candidate.job is not None]:
                 job.cancel()
+            self.writer.shutdown(cancel_futures=True)
         if self.on_progress is not None:
             self.on_progress(self.sequence, self.bag.size_bytes, self.bag.size_bytes)
         self.report.seconds = time.monotonic() - begin
@@ -312,55 +326,86 @@ class _BagImport:
             rgb, labels, matrix = pair.rgb
             if not labels:
                 self.report.frames["not_labelled"] += 1
-            elif not self.selector.due(pair.stamp_ns, labels):
-                self.report.frames["too_soon"] += 1
-            else:
-                sample = self._decode(pair, rgb, labels, matrix)
-                if sample is not None:
-                    self._keep(sample)
+                continue
+            kinds = self.types[self.topics.rgb], self.types[self.topics.depth]
+            raw = RawFrame(rgb, pair.depth, *kinds, pair.stamp_ns, labels, matrix, self.topics.rgb)
+            self.window.append(_Candidate(raw))
+            if self._likely_due(raw):
+                self._start(self.window[-1])
+            self._settle(keep=_WINDOW)
 
-    def _decode(
-        self, pair: Pair, rgb: bytes, labels: frozenset[str], matrix: NDArray[np.float64] | None
-    ) -> Sample | None:
+    def _likely_due(self, raw: RawFrame) -> bool:
+        """Whether a frame will be due if the last one that was likely due becomes a keyframe."""
+        if self.likely is None or raw.labels != self.likely[1]:
+            return True
+        passed_s = (raw.stamp_ns - self.likely[0]) * 1e-9
+        return passed_s < 0 or passed_s >= self.config.keyframes.min_interval_s
+
+    def _start(self, candidate: _Candidate) -> Future[DecodedFrame]:
+        if candidate.job is None:
+            raw, store = candidate.raw, self.store
+            candidate.job = self.pool.submit(decode_frame, raw, store.image_format, store.depth_unit_m)
+            self.likely = raw.stamp_ns, raw.labels
+        return candidate.job
+
+    def _settle(self, keep: int) -> None:
+        """Decide about the oldest candidates, in order, until ``keep`` are left."""
+        while len(self.window) > keep and not self.stopped:
+            candidate = self.window.popleft()
+            raw = candidate.raw
+            if not self.selector.due(raw.stamp_ns, raw.labels):
+                self.report.frames["too_soon"] += 1
+                if candidate.job is not None:
+                    candidate.job.cancel()
+                continue
+            frame = self._result(self._start(candidate))
+            decision = self.selector.decide(frame.sample, frame.traits) if frame is not None else None
+            if frame is not None and decision is not None and decision.accepted:
+                self._keep(frame)
+                continue
+            if decision is not None:
+                self.report.frames[decision.reason] += 1
+            for following in islice(self.window, _LOOK_AHEAD):  # one of these takes its place
+                self._start(following)
+
+    def _result(self, job: Future[DecodedFrame]) -> DecodedFrame | None:
         try:
-            color_message = deserialize(rgb, self.types[self.topics.rgb])
-            return Sample(
-                rgb=decode_color(color_message),
-                depth_m=decode_depth(deserialize(pair.depth, self.types[self.topics.depth])),
-                labels=labels,
-                camera_matrix=matrix,
-                stamp_ns=pair.stamp_ns,
-                frame_id=_printable(str(color_message.header.frame_id))[:256],
-                source=self.topics.rgb,
-            )
+            return job.result()
         except (ImageError, BagError) as error:
             self._problem("undecodable", error)
         except ValueError as error:  # of Sample: the sizes of colour and depth differ
             self._problem("size_mismatch", error)
         return None
 
-    def _keep(self, sample: Sample) -> None:
-        decision = self.selector.decide(sample)
-        if not decision.accepted:
-            self.report.frames[decision.reason] += 1
-            return
+    def _keep(self, frame: DecodedFrame) -> None:
+        sample = frame.sample
+        self.accepted += 1
+        self.stopped = self.accepted == self.config.max_samples
         self.report.samples_per_class.update(sample.labels or ())
         if sample.stamp_ns in self.stored_stamps:
             self.report.frames["already_stored"] += 1
             return
-        self.pending.append(self.pool.submit(self.store.encode, sample, self.sequence))
         self.stored_stamps.add(sample.stamp_ns)
-        self._commit(everything=False)
+        self.pending.append(self.pool.submit(self.store.encode, sample, self.sequence, frame.encoded))
+        if len(self.pending) >= _COMMIT_SIZE:
+            self._commit(everything=False)
 
     def _commit(self, everything: bool) -> None:
-        # Bounded: at most four batches wait, however fast the recording is read.
-        while self.pending and (everything or len(self.pending) > 3 * _COMMIT_SIZE):
-            batch = [self.pending.popleft().result() for _ in range(min(_COMMIT_SIZE, len(self.pending)))]
-            self.store.append_encoded(batch)
-            self.report.frames["stored"] += len(batch)
+        """Hand what is pending to the writer. Bounded: at most three batches wait, however fast the reading."""
+        if self.pending:
+            self.writing.append(self.writer.submit(self._write, self.pending))
+            self.pending = []
+        while self.writing and (everything or len(self.writing) > 2):
+            self.report.frames["stored"] += self.writing.popleft().result()
 
-    def _count(self) -> int:
-        return self.report.samples + len(self.pending)
+    def _write(self, batch: list[Future[EncodedSample]]) -> int:
+        if self.write_failed:
+            return 0  # the order of the recording is kept: nothing behind a batch that failed
+        try:
+            return len(self.store.append_encoded([job.result() for job in batch]))
+        except BaseException:
+            self.write_failed = True
+            raise
 
     def _problem(self, kind: str, error: Exception) -> None:
         self.report.frames[kind] += 1

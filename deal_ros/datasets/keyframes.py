@@ -63,6 +63,29 @@ class KeyframeDecision:
     reason: str
 
 
+@dataclass(frozen=True)
+class FrameTraits:
+    """What decides about a frame, measured from its pixels.
+
+    Args:
+        thumbnail: float32 (24, 32), grey, zero mean, unit contrast.
+        sharpness: variance of the Laplacian of the grey image at 320 columns.
+        depth_fraction: fraction of pixels with a depth.
+    """
+
+    thumbnail: NDArray[np.float32]
+    sharpness: float
+    depth_fraction: float
+
+
+def measure(sample: Sample) -> FrameTraits:
+    """Measure a frame; depends on nothing else, so frames may be measured in parallel."""
+    grey = _shrink(sample.rgb)
+    thumbnail = _normalise(cv2.resize(grey, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32))
+    sharpness = float(cv2.Laplacian(grey, cv2.CV_32F).var())
+    return FrameTraits(thumbnail, sharpness, float(np.count_nonzero(sample.depth_m)) / sample.depth_m.size)
+
+
 class KeyframeSelector:
     """Decides frame by frame, in the order of their stamps. Not thread-safe.
 
@@ -94,16 +117,20 @@ class KeyframeSelector:
         passed_s = (stamp_ns - self._stamp_ns) * 1e-9
         return passed_s < 0 or passed_s >= self.config.min_interval_s  # time went back: the clock was set
 
-    def decide(self, sample: Sample) -> KeyframeDecision:
-        """Decide about one frame; an accepted one becomes what the next are compared with."""
+    def decide(self, sample: Sample, traits: FrameTraits | None = None) -> KeyframeDecision:
+        """Decide about one frame; an accepted one becomes what the next are compared with.
+
+        Args:
+            sample: the frame.
+            traits: of this frame, where :func:`measure` was called before (in another thread, say).
+        """
         config = self.config
         if not self.due(sample.stamp_ns, sample.labels):
             return KeyframeDecision(False, "too_soon")
-        if config.min_depth > 0 and np.count_nonzero(sample.depth_m) < config.min_depth * sample.depth_m.size:
+        traits = traits or measure(sample)
+        if config.min_depth > 0 and traits.depth_fraction < config.min_depth:
             return KeyframeDecision(False, "no_depth")
-        grey = _shrink(sample.rgb)
-        blurred = self._blurred(grey)
-        thumbnail = _normalise(cv2.resize(grey, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32))
+        blurred, thumbnail = self._blurred(traits.sharpness), traits.thumbnail
         if self._thumbnail is None:
             reason = "first"
         elif blurred:
@@ -117,10 +144,7 @@ class KeyframeSelector:
         self._stamp_ns, self._labels, self._thumbnail = sample.stamp_ns, sample.labels, thumbnail
         return KeyframeDecision(True, reason)
 
-    def _blurred(self, grey: NDArray[np.uint8]) -> bool:
-        if self.config.min_sharpness <= 0:
-            return False
-        sharpness = float(cv2.Laplacian(grey, cv2.CV_32F).var())
+    def _blurred(self, sharpness: float) -> bool:
         usual = median(self._sharpness) if self._sharpness else sharpness
         self._sharpness.append(sharpness)
         return sharpness < self.config.min_sharpness * usual

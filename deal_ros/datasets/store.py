@@ -24,7 +24,7 @@ import logging
 import os
 import threading
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,11 @@ from deal_ros.datasets.store_files import (
     read_sample,
     remove_files,
     replace_synced,
+    sync_file,
     sync_folder,
     take_over,
     write_all,
-    write_synced,
+    write_unsynced,
 )
 from deal_ros.datasets.store_index import Entry, LineError, StoreIndex, prefix_checksum, read_line
 from deal_ros.datasets.store_recovery import explain, forget_intent, lock, sweep, sweep_if_nobody_writes, write_intent
@@ -296,9 +297,17 @@ class SampleStore:
         self.check(sample.labels, sequence)
         return self.append_encoded([self.encode(sample, sequence)])[0]
 
-    def encode(self, sample: Sample, sequence: str = "") -> EncodedSample:
-        """Compress a sample as this store wants it, without writing; may run in many threads."""
-        return encode_sample(sample, sequence, self._image_format, self._depth_unit_m)
+    def encode(
+        self, sample: Sample, sequence: str = "", encoded: Mapping[str, tuple[str, bytes]] | None = None
+    ) -> EncodedSample:
+        """Compress a sample as this store wants it, without writing; may run in many threads.
+
+        Args:
+            sample: what to store.
+            sequence: the recording it belongs to.
+            encoded: files that need no compressing, see :func:`~deal_ros.datasets.store_files.encode_sample`.
+        """
+        return encode_sample(sample, sequence, self._image_format, self._depth_unit_m, encoded)
 
     def check(self, labels: frozenset[str] | None, sequence: str) -> None:
         """Refuse what could not be written.
@@ -490,8 +499,10 @@ class SampleStore:
                 if isinstance(data, Path):
                     take_over(data, temporary)
                 else:
-                    write_synced(temporary, data)
+                    write_unsynced(temporary, data)
                 moves.append((temporary, self.path / file_name(kind, entry.id, extension)))
+        for temporary, _ in moves:
+            sync_file(temporary)
         folders = {final.parent for _, final in moves}
         for folder in folders:
             folder.mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,13 @@ class EncodedSample:
     size: tuple[int, int]
 
 
-def encode_sample(sample: Sample, sequence: str, image_format: str, depth_unit_m: float) -> EncodedSample:
+def encode_sample(
+    sample: Sample,
+    sequence: str,
+    image_format: str,
+    depth_unit_m: float,
+    encoded: Mapping[str, tuple[str, bytes]] | None = None,
+) -> EncodedSample:
     """Compress a sample. Thread-safe, and OpenCV works without the interpreter's lock: use many threads at will.
 
     Args:
@@ -59,16 +65,18 @@ def encode_sample(sample: Sample, sequence: str, image_format: str, depth_unit_m
         sequence: the recording it belongs to.
         image_format: ``jpg`` (quality 95) or ``png`` (lossless).
         depth_unit_m: metres per unit of the 16-bit depth file.
+        encoded: files that are there already, by kind, as their extension and bytes: a camera's own JPEG is kept as
+            it is. The caller has decoded them and vouches for size and type.
 
     Raises:
         StoreError: if OpenCV cannot compress it.
     """
-    bgr = cv2.cvtColor(sample.rgb, cv2.COLOR_RGB2BGR)
-    options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if image_format == "jpg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    files: dict[str, tuple[str, bytes | Path]] = {
-        "rgb": (image_format, _encode(image_format, bgr, options)),
-        "depth": ("png", encode_png(units_from_metres(sample.depth_m, depth_unit_m))),
-    }
+    files: dict[str, tuple[str, bytes | Path]] = dict(encoded or {})
+    if "rgb" not in files:
+        options = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY] if image_format == "jpg" else []
+        files["rgb"] = (image_format, _encode(image_format, cv2.cvtColor(sample.rgb, cv2.COLOR_RGB2BGR), options))
+    if "depth" not in files:
+        files["depth"] = ("png", encode_png(units_from_metres(sample.depth_m, depth_unit_m)))
     if sample.mask is not None:
         files["mask"] = ("png", encode_png(np.ascontiguousarray(sample.mask)))
     matrix = sample.camera_matrix
@@ -122,16 +130,30 @@ def write_synced(path: Path, data: bytes) -> None:
     Raises:
         OSError: as the system says; the file may then be there in part.
     """
+    write_unsynced(path, data)
+    sync_file(path)
+
+
+def write_unsynced(path: Path, data: bytes) -> None:
+    """Write a new file without waiting: many written together are synced in less time than one by one."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
     try:
         write_all(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
+def sync_file(path: Path) -> None:
+    """Wait until the disk has a file."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
 def take_over(source: Path, target: Path) -> None:
-    """Give a committed file of one store to another: as a hard link, or as a synced copy on another disk.
+    """Give a committed file of one store to another: as a hard link, or as a copy on another disk.
 
     Raises:
         StoreError: if the source is a symbolic link.
@@ -145,7 +167,7 @@ def take_over(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
-        write_synced(target, source.read_bytes())
+        write_unsynced(target, source.read_bytes())
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -182,8 +204,8 @@ def remove_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def encode_png(image: NDArray[Any]) -> bytes:
-    """Compress losslessly and fast."""
-    return _encode("png", image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    """Compress losslessly; OpenCV's default is its fastest setting, naming a level halves the speed."""
+    return _encode("png", image, [])
 
 
 def read_image(folder: Path, kind: str, entry: Entry) -> NDArray[Any]:
