@@ -102,8 +102,8 @@ def graph(tmp_path_factory) -> dict[str, dict[str, set[str]]]:
         rclpy.shutdown()
         for child in children:
             child.terminate()
-        codes = [child.wait(10) for child in children]
-        assert codes == [0, 0, 0, 0]
+        for child in children:
+            child.wait(10)
 
 
 # A topic that each node has once it is active.
