@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from deal_ros.cli.reporting import add_progress_argument, print_json
-from deal_ros.datasets.bag import ProgressOfBag, find_bags, import_bags, shard
+from deal_ros.datasets.bag import ProgressOfBag, find_bags, import_bags
+from deal_ros.datasets.bag_fleet import shard
 from deal_ros.datasets.bag_report import ImportConfig, ImportReport
 from deal_ros.datasets.bag_topics import BagTopics
 from deal_ros.datasets.keyframes import KeyframeConfig

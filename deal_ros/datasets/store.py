@@ -19,7 +19,7 @@ line means a whole sample, whatever happens: a full disk, SIGKILL, or the plug p
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import logging
 import os
 import threading
@@ -36,23 +36,21 @@ from deal_ros.datasets.store_files import (
     file_name,
     read_sample,
     remove_files,
-    replace_synced,
     sync_file,
     sync_folder,
     take_over,
     write_all,
     write_unsynced,
 )
+from deal_ros.datasets.store_header import StoreHeader, is_blank, no_links_out
 from deal_ros.datasets.store_index import Entry, LineError, StoreIndex, prefix_checksum, read_line
 from deal_ros.datasets.store_recovery import explain, forget_intent, lock, sweep, sweep_if_nobody_writes, write_intent
 from deal_ros.images import MILLIMETRE
-from deal_ros.labels import LabelError, check_classes
+from deal_ros.labels import LabelError
 from deal_ros.sample import Sample
 
 logger = logging.getLogger(__name__)
 
-FORMAT = "deal_ros sample store"
-VERSION = 1
 _CACHE_LAG = 20_000
 """Lines parsed behind the cache that make a new cache worth writing."""
 
@@ -81,10 +79,8 @@ class SampleStore:
         self._index = StoreIndex(())
         self._cached = 0
         self._counts: list[int] = []
-        self._classes: tuple[str, ...] = ()
-        self._depth_unit_m, self._image_format = MILLIMETRE, "jpg"
         try:
-            self._read_header()
+            self._header = StoreHeader.read(path)
             self._open_index()
         except BaseException:
             self.close()
@@ -109,21 +105,17 @@ class SampleStore:
             LabelError: if a class name is unusable.
         """
         path = Path(path)
-        names = check_classes(classes) if classes else ()
-        if image_format not in ("jpg", "png"):
-            raise StoreError(f"image_format must be 'jpg' or 'png', got {image_format!r}")
-        if not 1e-6 <= depth_unit_m <= 1:
-            raise StoreError(f"depth_unit_m must be in 1e-6..1 metres, got {depth_unit_m}")
+        header = StoreHeader(tuple(classes), depth_unit_m, image_format)
         try:
             path.mkdir(parents=True, exist_ok=True)
             for item in path.iterdir():
-                if not _is_blank(item):
+                if not is_blank(item):
                     raise StoreError(f"{path}: a new store needs an empty folder, found {item.name!r}; choose another")
             for name in ("rgb", "depth", INCOMING):
                 (path / name).mkdir(exist_ok=True)
             (path / "samples.jsonl").touch()
             # last: a folder is a store from the moment that store.json is there
-            replace_synced(path / "store.json", _header(names, image_format, depth_unit_m))
+            header.write(path)
         except OSError as error:
             raise StoreError(f"{path}: the store cannot be made: {explain(error)}") from error
         return cls.open(path, writable=True)
@@ -196,17 +188,17 @@ class SampleStore:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in id order: ``classes[i]`` has id ``i + 1`` in masks."""
-        return self._classes
+        return self._header.classes
 
     @property
     def depth_unit_m(self) -> float:
         """Metres per unit of the depth files."""
-        return self._depth_unit_m
+        return self._header.depth_unit_m
 
     @property
     def image_format(self) -> str:
         """File type of new colour images."""
-        return self._image_format
+        return self._header.image_format
 
     @property
     def broken_lines(self) -> tuple[str, ...]:
@@ -229,7 +221,7 @@ class SampleStore:
             IndexError: beyond the end.
             StoreError: if one of its files is missing or damaged.
         """
-        return read_sample(self.path, self.entry(index), self._depth_unit_m)
+        return read_sample(self.path, self.entry(index), self._header.depth_unit_m)
 
     def entry(self, index: int) -> Entry:
         """The line of a sample, parsed.
@@ -263,16 +255,16 @@ class SampleStore:
 
     def counts(self) -> dict[str, int]:
         """Samples per class, in id order."""
-        return {name: int(count) for name, count in zip(self._classes, self._counts)}
+        return {name: int(count) for name, count in zip(self.classes, self._counts)}
 
     def refresh(self) -> int:
         """Take up what a writer has appended since; returns the number of new samples. For readers."""
         with self._mutex:
             before = len(self._index)
-            self._read_header()
+            self._header = StoreHeader.read(self.path)
             if os.fstat(self._file).st_size < self._index.end:  # the writer undid something
-                self._index = StoreIndex(self._classes)
-            self._index.set_classes(self._classes)
+                self._index = StoreIndex(self.classes)
+            self._index.set_classes(self.classes)
             self._index.read(self._file)
             self._count()
             return len(self._index) - before
@@ -307,7 +299,7 @@ class SampleStore:
             sequence: the recording it belongs to.
             encoded: files that need no compressing, see :func:`~deal_ros.datasets.store_files.encode_sample`.
         """
-        return encode_sample(sample, sequence, self._image_format, self._depth_unit_m, encoded)
+        return encode_sample(sample, sequence, self._header.image_format, self._header.depth_unit_m, encoded)
 
     def check(self, labels: frozenset[str] | None, sequence: str) -> None:
         """Refuse what could not be written.
@@ -316,9 +308,9 @@ class SampleStore:
             LabelError: on an unknown class.
             StoreError: on an unusable sequence name.
         """
-        unknown = sorted((labels or frozenset()) - set(self._classes))
+        unknown = sorted((labels or frozenset()) - set(self.classes))
         if unknown:
-            known = ", ".join(self._classes) or "none"
+            known = ", ".join(self.classes) or "none"
             raise LabelError(f"unknown class {', '.join(unknown)}; known: {known}; add_classes adds new ones")
         if len(sequence) > 256 or not (sequence.isprintable() or sequence == ""):
             raise StoreError(f"sequence must be a printable text of at most 256 characters, got {sequence[:80]!r}")
@@ -344,7 +336,7 @@ class SampleStore:
             for entry in entries:
                 self._index.add_line(entry.to_line())
                 for name in entry.labels or ():
-                    self._counts[self._classes.index(name)] += 1
+                    self._counts[self.classes.index(name)] += 1
             forget_intent(self.path, names)
             return names
 
@@ -382,20 +374,19 @@ class SampleStore:
             StoreError: if it cannot be written.
         """
         with self._mutex:
-            new = [name for name in dict.fromkeys(names) if name not in self._classes]
+            new = [name for name in dict.fromkeys(names) if name not in self.classes]
             if not new:
-                return self._classes
+                return self.classes
             self._need_writable()
-            classes = check_classes([*self._classes, *new])
+            header = dataclasses.replace(self._header, classes=(*self.classes, *new))
             try:
-                header = _header(classes, self._image_format, self._depth_unit_m)
-                replace_synced(self.path / "store.json", header)
+                header.write(self.path)
             except OSError as error:
                 raise StoreError(f"{self.path}: classes not added: {explain(error)}") from error
-            self._classes = classes
-            self._index.set_classes(classes)
+            self._header = header
+            self._index.set_classes(header.classes)
             self._count()
-            return classes
+            return header.classes
 
     def save_cache(self) -> None:
         """Write the cache of the index now; :meth:`close` does it by itself where it is worth it."""
@@ -405,37 +396,12 @@ class SampleStore:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
-    def _read_header(self) -> None:
-        path = self.path / "store.json"
-        try:
-            if path.stat().st_size > 1 << 20:
-                raise StoreError(f"{path}: must be smaller than 1 MiB")
-            values = json.loads(path.read_bytes())
-            if not isinstance(values, dict) or values.get("format") != FORMAT:
-                raise StoreError(f"{path}: 'format' must be {FORMAT!r}; this is not a sample store")
-            if values.get("version") != VERSION:
-                raise StoreError(f"{path}: version must be {VERSION}, got {values.get('version')!r}; update deal_ros")
-            classes, unit, image_format = values["classes"], values["depth_unit_m"], values["image_format"]
-            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-                raise StoreError(f"{path}: 'classes' must be a list of names")
-            if type(unit) not in (int, float) or not 1e-6 <= unit <= 1 or image_format not in ("jpg", "png"):
-                raise StoreError(f"{path}: 'depth_unit_m' must be in 1e-6..1 and 'image_format' jpg or png")
-            self._classes = check_classes(classes) if classes else ()
-        except (OSError, ValueError, KeyError, RecursionError) as error:
-            if isinstance(error, StoreError):
-                raise
-            raise StoreError(f"{path}: cannot be used: {error}; restore it from a backup") from error
-        self._depth_unit_m, self._image_format = float(unit), str(image_format)
-
     def _open_index(self) -> None:
-        root = self.path.resolve()
-        for name in ("rgb", "depth", "mask", INCOMING):
-            if not (self.path / name).resolve().is_relative_to(root):
-                raise StoreError(f"{self.path}/{name}: must lie within the store, it is a link to elsewhere")
+        no_links_out(self.path)
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT if self.writable else os.O_RDONLY
         try:
             self._file = os.open(self.path / "samples.jsonl", flags | os.O_NOFOLLOW, 0o644)
-            self._index = StoreIndex(self._classes)
+            self._index = StoreIndex(self.classes)
             self._index.load(self.path, self._file)
             self._cached = len(self._index)
             self._index.read(self._file)
@@ -453,7 +419,7 @@ class SampleStore:
             self.save_cache()
 
     def _count(self) -> None:
-        self._counts = [int(self._index.has_label(number).sum()) for number in range(len(self._classes))]
+        self._counts = [int(self._index.has_label(number).sum()) for number in range(len(self.classes))]
 
     def _row(self, index: int) -> Any:
         if not -len(self) <= index < len(self):
@@ -471,7 +437,7 @@ class SampleStore:
             # The second part makes an id that undo freed differ from the one that takes its place.
             origin = f"{sample.stamp_ns} {sample.source} {sample.sequence}".encode()
             name = f"{serial:08d}-{zlib.crc32(origin):08x}"
-            labels = None if sample.labels is None else tuple(n for n in self._classes if n in sample.labels)
+            labels = None if sample.labels is None else tuple(n for n in self.classes if n in sample.labels)
             entries.append(
                 Entry(
                     id=name,
@@ -531,21 +497,3 @@ class SampleStore:
 
 def _reopen(path: Path) -> SampleStore:
     return SampleStore.open(path)
-
-
-def _is_blank(item: Path) -> bool:
-    """Whether an interrupted :meth:`SampleStore.create` may have left this."""
-    if item.name in ("rgb", "depth", INCOMING):
-        return not any(item.iterdir())
-    return item.name == ".store.json.new" or (item.name in ("lock", "samples.jsonl") and item.stat().st_size == 0)
-
-
-def _header(classes: Sequence[str], image_format: str, depth_unit_m: float) -> bytes:
-    values = {
-        "format": FORMAT,
-        "version": VERSION,
-        "classes": list(classes),
-        "depth_unit_m": depth_unit_m,
-        "image_format": image_format,
-    }
-    return (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode()

@@ -31,7 +31,8 @@ from image_messages import compressed_depth_message, compressed_message, inverse
 from rosbags.rosbag2 import CompressionMode, Reader
 
 from deal_ros.config import ConfigError
-from deal_ros.datasets.bag import find_bags, import_bag, import_bags, sequence_names, shard
+from deal_ros.datasets.bag import find_bags, import_bag, import_bags
+from deal_ros.datasets.bag_fleet import sequence_names, shard
 from deal_ros.datasets.bag_labels import IntervalLabels
 from deal_ros.datasets.bag_reader import Bag, BagError
 from deal_ros.datasets.bag_report import ImportConfig
