@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Item = tuple[str, str, str, list[str]]
 """Code, severity, message, ids of the samples concerned."""
 
-_MIN_AGREEMENT = 6.0  # standard deviations above chance; registered depth gives 9 and more from six samples on
-_MIN_AGREEMENT_SAMPLES = 8
+_MIN_AGREEMENT = 5.0  # standard deviations above chance; registered depth gives 9 and more from six samples on
+_MIN_AGREEMENT_SAMPLES = 10
 _SHIFT_SHARE = 0.011  # of the picture's width: 7 pixels of 640
 _IMBALANCE = 20
 

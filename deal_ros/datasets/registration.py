@@ -15,6 +15,7 @@ _WIDTH = 320  # pictures are compared at this width
 _REACH = 32  # shifts up to this many of its pixels, a tenth of the picture
 _STEP = 0.03  # relative depth step that counts as an edge
 _MIN_EDGE_PIXELS = 60
+_HOLE_SHARE = 0.02  # holes up to this part of the width around a reading are closed
 
 
 @dataclass(frozen=True)
@@ -92,13 +93,24 @@ def _color_edges(rgb: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def depth_step_edges(depth_m: NDArray[Any]) -> NDArray[np.float32]:
-    """Pixels beside a depth step: 1 or 0, float32 (H, W), from depth float32 (H, W) in metres, 0 = no return."""
+    """Pixels beside a depth step: 1 or 0, float32 (H, W), from depth float32 (H, W) in metres, 0 = no return.
+
+    Sensors lose their reading just where depth breaks, so holes are closed with the nearest reading first: the step
+    then lies within the hole. Far from any reading there are no edges.
+    """
     valid = depth_m > 0
+    if not valid.any():
+        return np.zeros(depth_m.shape, np.float32)
+    distance, nearest = cv2.distanceTransformWithLabels(
+        (~valid).astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    readings = np.zeros(int(nearest.max()) + 1, np.float32)
+    readings[nearest[valid]] = depth_m[valid]
+    # The median takes away specks of wrong depth and keeps steps.
+    logarithm = cv2.medianBlur(np.log(np.maximum(readings[nearest], 1e-6)).astype(np.float32), 5)
     kernel = np.ones((3, 3), np.uint8)
-    logarithm = np.log(np.where(valid, depth_m, 1.0)).astype(np.float32)
-    high = cv2.dilate(np.where(valid, logarithm, -1e3).astype(np.float32), kernel)
-    low = cv2.erode(np.where(valid, logarithm, 1e3).astype(np.float32), kernel)
+    step = cv2.dilate(logarithm, kernel) - cv2.erode(logarithm, kernel)
     # A slanted plane has steps everywhere, an edge more than its surroundings.
-    step = np.where(valid, high - low, 0).astype(np.float32)
     usual = cv2.blur(step, (15, 15))
-    return ((step > _STEP) & (step > 2 * usual)).astype(np.float32)
+    reach = max(2.0, _HOLE_SHARE * depth_m.shape[1])
+    return ((step > _STEP) & (step > 2 * usual) & (distance < reach)).astype(np.float32)

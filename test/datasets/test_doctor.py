@@ -140,6 +140,35 @@ def test_agreement_of_a_single_hand_made_edge():
     assert agreement.result().samples == 1
 
 
+def test_real_depth_shifts_are_measured():
+    data = pytest.importorskip("skimage.data")
+    try:
+        left, _, disparity = data.stereo_motorcycle()
+    except (OSError, ValueError, ImportError) as error:
+        pytest.skip(f"scikit-image's stereo pair is not on this machine: {error}")
+    known = np.isfinite(disparity) & (disparity > 0)
+    # Middlebury 2014 at quarter size: z = f b / (d + doffs), f in pixels and b in metres
+    depth = np.where(known, 994.978 * 0.193001 / np.where(known, disparity + 31.086, 1), 0).astype(np.float32)
+    shifts = []
+    for x, y in ((0, 0), (16, -6), (-30, 0)):
+        agreement = EdgeAgreement()
+        agreement.add(left, moved(depth, x, y))
+        result = agreement.result()
+        assert result.at_best > 6
+        shifts.append(np.add(result.shift, (x, y)))
+    np.testing.assert_allclose(shifts, np.zeros((3, 2)), atol=4)  # of 741 pixels
+
+
+def test_holes_at_edges_do_not_hide_them(healthy):
+    agreement = EdgeAgreement()
+    for sample in healthy:
+        steps = cv2.dilate(sample.depth_m, np.ones((3, 3))) - cv2.erode(sample.depth_m, np.ones((3, 3))) > 0.03
+        agreement.add(sample.rgb, np.where(cv2.dilate(steps.astype(np.uint8), np.ones((5, 5))) > 0, 0, sample.depth_m))
+    result = agreement.result()
+    assert result.samples == 12
+    assert result.at_zero > 6
+
+
 def test_label_faults(tmp_path, healthy):
     report = check(write(tmp_path / "missing", healthy, classes=("milk", "ketchup", "plate")))
     (finding,) = [f for f in report.findings if f.severity == "fault"]
