@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -38,6 +39,7 @@ def run_node(factory: Callable[[], PorchNode], args: Sequence[str] | None = None
     Returns:
         Exit code: 0 after a clean end, 2 when a parameter given at start cannot be used.
     """
+    faulthandler.enable()  # a crash in a native library leaves its stack in the log
     # rclpy's own handlers shut the context down at once, and then nothing can say good-bye any more.
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     stop = threading.Event()

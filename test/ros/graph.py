@@ -116,7 +116,7 @@ class Graph:
         """Wait until the diagnostics of the node say ``state``."""
 
         def reached():
-            assert process.process.poll() is None, process.text()
+            assert process.process.poll() is None, f"code {process.process.returncode}: {process.text()}"
             status = self.diagnostics.get(process.name.lstrip("/"))
             return status is not None and status["values"].get("state") == state
 
