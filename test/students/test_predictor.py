@@ -8,6 +8,7 @@ import threading
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import torch
 from torch.nn import functional as F
@@ -217,6 +218,17 @@ def test_uncertain_pixels_become_255(student):
     logits = torch.randn(1, 4, 6, 8)
     mask, confidence = decode(logits, (12, 16), 0.5)
     assert ((mask == 255) == (confidence < 128)).all()
+
+
+def test_memory_stays_where_it_is_after_warm_up(student):
+    process, predictor, rgb = psutil.Process(), _predictor(student), _picture(6, 240, 320)[0]
+    out = predictor.predict(rgb)
+    for _ in range(20):
+        predictor.predict(rgb, out=out)
+    before = process.memory_info().rss
+    for _ in range(300):
+        predictor.predict(rgb, out=out)
+    assert process.memory_info().rss - before < 4e6
 
 
 def test_threads_take_turns(student):
