@@ -10,12 +10,17 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from deal_ros.datasets.keyframes import KeyframeSelector
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.store_files import StoreError
+from deal_ros.images import decode_color, decode_depth
 from deal_ros.labels import parse_labels
+from deal_ros.pairing import Pair
 from deal_ros.sample import Sample
 
 _DISK_CHECK_S = 1.0
@@ -24,6 +29,33 @@ _MAX_NAMED = 3
 
 class CollectionError(ValueError):
     """A capture that cannot be; the message says why and what to do."""
+
+
+class Labelled(NamedTuple):
+    """A pair of messages with what was in view when it came."""
+
+    pair: Pair
+    labels: frozenset[str]
+    sequence: str
+
+    def to_sample(self, camera_matrix: NDArray[np.float64] | None, max_depth_m: float, source: str) -> Sample:
+        """Decode both images; farther depth than ``max_depth_m`` becomes 0, no return.
+
+        Raises:
+            ImageError: if a message cannot be decoded.
+            ValueError: if the two differ in size.
+        """
+        depth_m = decode_depth(self.pair.depth)
+        depth_m[depth_m > max_depth_m] = 0
+        return Sample(
+            rgb=decode_color(self.pair.rgb),
+            depth_m=depth_m,
+            labels=self.labels,
+            camera_matrix=camera_matrix,
+            stamp_ns=self.pair.stamp_ns,
+            frame_id=self.pair.rgb.header.frame_id,
+            source=source,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,6 +138,18 @@ class Collection:
         """Count a frame that was not looked at or not kept."""
         with self._counting:
             self.skipped[reason] += 1
+
+    def figures(self, replaced: int) -> dict[str, Any]:
+        """For diagnostics; ``replaced`` pairs were pushed out of the worker's slot by newer ones."""
+        with self._counting:
+            skipped = {**self.skipped, "replaced": replaced}
+        return {
+            "gathering": self.state(),
+            "labels": sorted(self._labels),
+            "samples per class": self.store.counts(),
+            "skipped": skipped,
+            "disk free GB": self.disk_free_gb(),
+        }
 
     def offer(self, sample: Sample, sequence: str) -> str:
         """Keep ``sample`` if it is a keyframe; returns its id or an empty text.

@@ -36,11 +36,6 @@ def check_pixels(message: Any, max_megapixels: float) -> None:
         )
 
 
-def near(depth_m: NDArray[np.float32], max_depth_m: float) -> NDArray[np.float32]:
-    """Depth float32 (H, W) in metres with everything farther than ``max_depth_m`` as 0, no return."""
-    return np.where(depth_m <= max_depth_m, depth_m, np.float32(0))
-
-
 def make_header(stamp: int, frame_id: str) -> Header:
     """Header from nanoseconds and a frame."""
     return Header(stamp=Time(sec=stamp // 1_000_000_000, nanosec=stamp % 1_000_000_000), frame_id=frame_id)

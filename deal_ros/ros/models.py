@@ -75,6 +75,7 @@ class ModelSlot:
         self._current: Model | None = None
         self._next: Model | None = None
         self._discarded: list[Model] = []
+        self._closed = False
         self._loader: LatestWins[Path] = LatestWins(self._prepare, "model_loader")
         self.path: Path | None = None
 
@@ -114,6 +115,8 @@ class ModelSlot:
 
     def close(self) -> None:
         """Stop loading and free all models; nobody may work on a frame any more."""
+        with self._lock:
+            self._closed = True  # what is still being loaded is freed as soon as it is there
         self._loader.stop(timeout_s=0.5)
         with self._lock:
             models = [*self._discarded, self._next, self._current]
@@ -129,9 +132,14 @@ class ModelSlot:
             self._on_refused(path, error)
             return
         with self._lock:
-            self._replace_next(model)
-            self.path = path
-        self._on_ready(path, model)
+            closed = self._closed
+            if not closed:
+                self._replace_next(model)
+                self.path = path
+        if closed:
+            model.close()
+        else:
+            self._on_ready(path, model)
 
     def _replace_next(self, model: Model) -> None:
         if self._next is not None:

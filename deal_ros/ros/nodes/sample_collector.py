@@ -11,18 +11,16 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from deal_ros.datasets.keyframes import KeyframeConfig, KeyframeSelector
 from deal_ros.datasets.store import SampleStore
-from deal_ros.images import decode_color, decode_depth
 from deal_ros.labels import LabelError
 from deal_ros.pairing import Pair
-from deal_ros.ros.collection import Collection, CollectionError, Limits
-from deal_ros.ros.convert import near
+from deal_ros.ros.collection import Collection, CollectionError, Labelled, Limits
 from deal_ros.ros.diagnostics import ERROR, WARN, Status
 from deal_ros.ros.lifecycle import ACTIVE, PorchNode
 from deal_ros.ros.pairs import CameraPairs
@@ -36,14 +34,6 @@ _LABEL_LAG_NS = 2_000_000_000
 """A frame stamped up to this long before the labels came shows what was in view before them."""
 _FRESH_S = 1.0
 _KEYFRAME_PARAMETERS = ("min_interval_s", "min_view_change", "min_sharpness", "min_depth")
-
-
-class Labelled(NamedTuple):
-    """A pair of messages with what was in view when it came."""
-
-    pair: Pair
-    labels: frozenset[str]
-    sequence: str
 
 
 class SampleCollector(PorchNode):
@@ -120,9 +110,7 @@ class SampleCollector(PorchNode):
             status.report(ERROR, self._collection.problem or "disk almost full: gathering stopped")
         if self._label_error:
             status.report(WARN, self._label_error)
-        status.add({"gathering": state, "labels": sorted(self._collection.labels)})
-        status.add({"samples per class": self._collection.store.counts(), "skipped": dict(self._collection.skipped)})
-        status.add({"disk free GB": self._collection.disk_free_gb()})
+        status.add(self._collection.figures(self._worker.counts.replaced if self._worker is not None else 0))
 
     def _keyframes(self) -> KeyframeConfig:
         return KeyframeConfig(**{name: self.parameters[name] for name in _KEYFRAME_PARAMETERS})
@@ -170,17 +158,8 @@ class SampleCollector(PorchNode):
         self.get_logger().error(f"frame not stored: {error}", throttle_duration_sec=2.0)
 
     def _sample(self, item: Labelled) -> Sample:
-        rgb, depth = item.pair.rgb, item.pair.depth
         matrix = self._pairs.inputs.camera_matrix if self._pairs is not None else None
-        return Sample(
-            rgb=decode_color(rgb),
-            depth_m=near(decode_depth(depth), self.parameters["max_depth_m"]),
-            labels=item.labels,
-            camera_matrix=matrix,
-            stamp_ns=item.pair.stamp_ns,
-            frame_id=rgb.header.frame_id,
-            source=self.resolve_topic_name("rgb/image"),
-        )
+        return item.to_sample(matrix, self.parameters["max_depth_m"], self.resolve_topic_name("rgb/image"))
 
     def _capture(self) -> str:
         if self._collection is None or self.state != ACTIVE:
