@@ -23,24 +23,18 @@ import dataclasses
 import logging
 import os
 import threading
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deal_ros.datasets.store_commit import commit, cut_torn_line, name_samples
 from deal_ros.datasets.store_files import (
     INCOMING,
     EncodedSample,
     StoreError,
     encode_sample,
-    file_name,
     read_sample,
     remove_files,
-    sync_file,
-    sync_folder,
-    take_over,
-    write_all,
-    write_unsynced,
 )
 from deal_ros.datasets.store_header import StoreHeader, is_blank, no_links_out
 from deal_ros.datasets.store_index import Entry, LineError, StoreIndex, prefix_checksum, read_line
@@ -323,20 +317,14 @@ class SampleStore:
                 self.check(sample.labels, sample.sequence)
             if not samples:
                 return []
-            entries = self._name(samples)
-            names = [entry.id for entry in entries]
-            try:
-                self._write(entries, samples)
-            except OSError as error:
-                self._roll_back(names)
-                raise StoreError(f"{self.path}: sample not stored: {explain(error)}") from error
-            except BaseException:
-                self._roll_back(names)
-                raise
+            newest = self.sample_id(len(self) - 1) if len(self) else ""
+            entries = name_samples(self.path, samples, self.classes, newest)
+            commit(self.path, self._file, self._index.end, entries, samples)
             for entry in entries:
                 self._index.add_line(entry.to_line())
                 for name in entry.labels or ():
                     self._counts[self.classes.index(name)] += 1
+            names = [entry.id for entry in entries]
             forget_intent(self.path, names)
             return names
 
@@ -408,7 +396,7 @@ class SampleStore:
             if self.writable:
                 for name in ("rgb", "depth", INCOMING):
                     (self.path / name).mkdir(exist_ok=True)
-                self._cut_torn_line()
+                cut_torn_line(self._file, self._index.end)
                 sweep(self.path, self._file)
         except OSError as error:
             raise StoreError(f"{self.path}: cannot be opened: {explain(error)}") from error
@@ -429,70 +417,6 @@ class SampleStore:
     def _need_writable(self) -> None:
         if not self.writable or self._file < 0:
             raise StoreError(f"{self.path}: opened for reading, or closed; open it with writable=True")
-
-    def _name(self, samples: Sequence[EncodedSample]) -> list[Entry]:
-        serial = int(self.sample_id(len(self) - 1).split("-")[0]) + 1 if len(self) else 0
-        entries = []
-        for sample in samples:
-            # The second part makes an id that undo freed differ from the one that takes its place.
-            origin = f"{sample.stamp_ns} {sample.source} {sample.sequence}".encode()
-            name = f"{serial:08d}-{zlib.crc32(origin):08x}"
-            labels = None if sample.labels is None else tuple(n for n in self.classes if n in sample.labels)
-            entries.append(
-                Entry(
-                    id=name,
-                    stamp_ns=sample.stamp_ns,
-                    labels=labels,
-                    camera_matrix=sample.camera_matrix,
-                    frame_id=sample.frame_id,
-                    source=sample.source,
-                    sequence=sample.sequence,
-                    rgb=sample.files["rgb"][0],
-                    size=sample.size,
-                    mask="mask" in sample.files,
-                )
-            )
-            serial += 1
-        return entries
-
-    def _write(self, entries: Sequence[Entry], samples: Sequence[EncodedSample]) -> None:
-        self._cut_torn_line()
-        write_intent(self.path, [entry.id for entry in entries])
-        moves = []
-        for entry, sample in zip(entries, samples):
-            for kind, (extension, data) in sample.files.items():
-                temporary = self.path / INCOMING / f"{entry.id}.{kind}.{extension}"
-                if isinstance(data, Path):
-                    take_over(data, temporary)
-                else:
-                    write_unsynced(temporary, data)
-                moves.append((temporary, self.path / file_name(kind, entry.id, extension)))
-        for temporary, _ in moves:
-            sync_file(temporary)
-        folders = {final.parent for _, final in moves}
-        for folder in folders:
-            folder.mkdir(exist_ok=True)
-        for temporary, final in moves:
-            temporary.replace(final)
-        for folder in folders:
-            sync_folder(folder)
-        write_all(self._file, b"".join(entry.to_line() for entry in entries))
-        os.fsync(self._file)
-
-    def _cut_torn_line(self) -> None:
-        """Remove a line that was begun and never ended; our own lines end where the index ends."""
-        if os.fstat(self._file).st_size > self._index.end:
-            os.ftruncate(self._file, self._index.end)
-            os.fsync(self._file)
-
-    def _roll_back(self, names: Sequence[str]) -> None:
-        try:
-            self._cut_torn_line()
-            remove_files(self.path, names)
-            forget_intent(self.path, names)
-        except OSError as error:
-            # What is left is swept at the next append (the line) and the next opening (the files).
-            logger.warning("%s: a sample that failed could not be swept yet: %s", self.path, error)
 
 
 def _reopen(path: Path) -> SampleStore:

@@ -6,6 +6,8 @@ import json
 import os
 import pickle
 import sys
+import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,12 +128,36 @@ def test_workers_get_their_own_store(path) -> None:
             assert not copy.writable
 
 
+def test_threads_may_share_a_store(path) -> None:
+    with SampleStore.create(path, CLASSES, image_format="png") as store:
+
+        def work(first: int) -> None:
+            for number in range(first, first + 10):
+                store.append(frame(number), sequence=f"thread{first}")
+                assert store[len(store) - 1].labels == {"milk"}
+
+        threads = [threading.Thread(target=work, args=(100 * k,)) for k in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert store.counts()["milk"] == len(store) == 40
+        assert len({entry.id for entry in store.entries()}) == 40
+
+
 @pytest.mark.parametrize(
     ("action", "error", "message"),
     [
         (lambda store: store.append(frame(0, frozenset({"mlik"}))), LabelError, "unknown class mlik; known: milk"),
         (lambda store: store.append(frame(0), sequence="a\nb"), StoreError, "printable"),
         (lambda store: store.append(frame(0), sequence="a" * 257), StoreError, "256"),
+        (
+            lambda store: store.append(replace(frame(0), source="a" * 70_000)),
+            StoreError,
+            "line must have at most 65536",
+        ),
+        (lambda store: store.append(replace(frame(0), stamp_ns=2**63)), StoreError, "64-bit"),
+        (lambda store: store.append(replace(frame(0), camera_matrix=np.full((3, 3), np.nan))), StoreError, "finite"),
         (lambda store: store[0], IndexError, "sample 0 of 0"),
         (lambda store: store.add_classes(["../up"]), LabelError, "class name must"),
         (lambda store: SampleStore.create(store.path, CLASSES), StoreError, "empty folder"),
@@ -142,8 +168,12 @@ def test_workers_get_their_own_store(path) -> None:
     ],
 )
 def test_misuse_is_explained(path, action, error, message) -> None:
-    with SampleStore.create(path, CLASSES) as store, pytest.raises(error, match=message):
-        action(store)
+    with SampleStore.create(path, CLASSES) as store:
+        with pytest.raises(error, match=message):
+            action(store)
+        store.append(frame(1))
+    with SampleStore.open(path) as store:
+        assert (len(store), store.broken_lines) == (1, ())
 
 
 def test_a_reader_cannot_write(path) -> None:
