@@ -80,6 +80,7 @@ class Graph:
         self._tmp_path = tmp_path
         self._processes = []
         self._clients = {}
+        self.cameras = []
         self.diagnostics = {}
         self.context = rclpy.Context()
         rclpy.init(context=self.context)
@@ -95,6 +96,8 @@ class Graph:
         return self
 
     def __exit__(self, *exception):
+        for camera in self.cameras:
+            camera.stop()
         for process in self._processes:
             process.kill()
         self._spinning = False
@@ -207,6 +210,7 @@ class Camera:
 
     def __init__(self, graph, size=(48, 64), qos=RELIABLE, rgb_topic="rgb/image", depth_topic="depth/image"):
         self.graph, self.size = graph, size
+        graph.cameras.append(self)
         self.rgb = graph.node.create_publisher(Image, rgb_topic, qos)
         self.depth = graph.node.create_publisher(Image, depth_topic, qos)
         self.info = graph.node.create_publisher(CameraInfo, "rgb/camera_info", qos)
