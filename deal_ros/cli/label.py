@@ -9,9 +9,8 @@ terminal and ROS 2.
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import subprocess
-import sys
+
+from deal_ros.cli.porch import run_module
 
 _MODULE = "deal_ros.ros.label_terminal"
 
@@ -24,19 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Start the terminal as a process of its own: the command line knows of no ROS.
+    """Start the terminal.
 
     Raises:
         ImportError: if ROS is not installed or not sourced.
     """
-    if importlib.util.find_spec("rclpy") is None:
-        raise ImportError("ROS 2 is needed and rclpy was not found; source your ROS installation, or scripts/setup.sh")
-    command = [sys.executable, "-m", _MODULE, "--classes", args.classes, "--collector", args.collector]
-    if args.ros_args:
-        command += ["--ros-args", *args.ros_args]
-    child = subprocess.Popen(command)
-    while True:
-        try:
-            return child.wait()
-        except KeyboardInterrupt:
-            continue  # the terminal has sent Ctrl-C to the child too; wait for it to tidy up
+    ros_arguments = ["--ros-args", *args.ros_args] if args.ros_args else []
+    return run_module(_MODULE, ["--classes", args.classes, "--collector", args.collector, *ros_arguments])

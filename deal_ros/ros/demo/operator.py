@@ -55,6 +55,7 @@ class Operator:
         self._labels = self._node.create_publisher(String, "labels", LATCHED)
         self._status: dict[str, str] = {}
         self._lock = threading.Lock()
+        self._newest_mask = 0
         self._show: Show | None = None
         self._truths: dict[int, NDArray[np.uint8]] | None = None
         for topic in ("collection/status", "training/status", "model", "ground_truth/labels"):
@@ -129,6 +130,15 @@ class Operator:
                 raise TimeoutError(f"{what} did not happen within {timeout_s:.0f} s")
             time.sleep(0.05)
 
+    def wait_for_mask(self, check: Callable[[], None], timeout_s: float = 60.0) -> None:
+        """Wait for a mask of a frame that is taken from now on: a model is loaded, and this scene is in view.
+
+        Raises:
+            TimeoutError: if none comes.
+        """
+        now = self._node.get_clock().now().nanoseconds
+        self.wait_for("a mask from the segmenter", lambda: self._newest_mask > now, timeout_s, check)
+
     def gather_truths(self) -> dict[int, NDArray[np.uint8]]:
         """Keep every true mask that arrives from now on, by stamp; the returned mapping grows until the end."""
         with self._lock:
@@ -187,6 +197,7 @@ class Operator:
 
     def _on_mask(self, message: Image) -> None:
         now = self._node.get_clock().now().nanoseconds
+        self._newest_mask = _stamp(message)
         with self._lock:
             if self._show is not None:
                 self._show.latency_ms.append((now - _stamp(message)) / 1e6)
