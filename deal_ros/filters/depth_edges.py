@@ -102,8 +102,8 @@ class DepthEdgeConfig:
             )
 
 
-PLANE_FREE = DepthEdgeConfig(form="lap", normalization="step", range_clamp=1.6)
-"""What worked best in our experiments: blind to tables, floors and walls, equally strict in every image."""
+PLANE_FREE = DepthEdgeConfig(form="lap", normalization="step", range_clamp=1.6, resample="area", min_coverage=0.25)
+"""Blind to tables, floors and walls, equally strict in every image, and steady under noise and holes."""
 
 
 @torch.no_grad()
@@ -117,7 +117,8 @@ def depth_edges(
     """Depth image → edge map in [0, 1] and the weight with which each of its pixels may be used.
 
     The depth form is taken first and resampled then, so that planes stay planes. Invalid pixels are masked before
-    resampling, and every output whose kernel touches one has edge 0 and weight 0: a hole is never an edge.
+    resampling, and no response is ever taken across one: a hole is never an edge. A pixel has weight 0 where its
+    edge kernel touches an invalid one; ``lap`` and ``stp`` judge by the directions that do not, and weigh their share.
 
     Args:
         depth_m: float (B, 1, H, W) or (B, H, W), metres; 0, negative, NaN and ±Inf are invalid. Relative depth of a
@@ -127,7 +128,7 @@ def depth_edges(
         size: (h, w) of the result; the size of ``depth_m`` by default.
 
     Returns:
-        ``edges`` float (B, 1, h, w) in [0, 1] and ``weight`` float (B, 1, h, w), 1 where usable, else 0.
+        ``edges`` float (B, 1, h, w) in [0, 1] and ``weight`` float (B, 1, h, w) in [0, 1], 0 where nothing is known.
 
     Raises:
         ValueError: if shapes do not fit or depth is not floating point.
@@ -136,65 +137,79 @@ def depth_edges(
         >>> depth = torch.full((1, 1, 32, 32), 1.0)
         >>> depth[..., 16:] = 1.5
         >>> edges, weight = depth_edges(depth, config=PLANE_FREE)
-        >>> int((edges > GATE_ZERO).sum()), float(weight.mean())
-        (64, 1.0)
+        >>> int((edges > GATE_ZERO).sum()), int((weight < 1).sum())  # no line of three pixels is centred on a corner
+        (64, 4)
     """
     depth_m, valid = _check(depth_m, valid)
     source = (depth_m.shape[-2], depth_m.shape[-1])
-    form, radius = _FORMS[config.form], 2 if config.form == "stp" else 1
+    form = _FORMS[config.form]
     planar = config.form in ("plane", "lap", "stp")
     resample = MaskedResampler(source, size or source, config.resample, config.min_coverage, keep_planes=planar)
     depth, kept = _measured(resample.select(depth_m), None if valid is None else resample.select(valid), config)
     if config.range_clamp is not None:
         depth = torch.minimum(depth, config.range_clamp * _coarse_median(depth_m, valid, config))
     values, valid = resample(form.prepare(depth), kept)
-    usable = erode_validity(valid, radius + config.dilation)
-    values = values.masked_fill(~valid, 1)  # any positive number: what it touches is not usable
+    valid = erode_validity(valid, config.dilation)
+    values = values.masked_fill(~valid, 1)  # any positive number: nothing that it takes part in is used
     if config.normalization == "input_minmax":
+        usable = erode_validity(valid, 1).to(values)
         edges = sobel_magnitude(_unit_range(values, valid), scale=config.sobel_scale).clamp_(0, 1)
     else:
-        edges = _normalize(form.respond(values, usable), usable, config)
-    return edges.masked_fill(~usable, 0), usable.to(edges)
+        response, usable = form.respond(values, valid)
+        edges = _normalize(response, usable > 0, config)
+    return edges.masked_fill(usable == 0, 0), usable
 
 
 @dataclass(frozen=True)
 class _Form:
-    """One reading of depth: what is resampled, and how strongly it breaks at each pixel."""
+    """One reading of depth: what is resampled, and how strongly it breaks at each pixel and how surely."""
 
     prepare: Callable[[Tensor], Tensor]
-    respond: Callable[[Tensor, Tensor], Tensor]
+    respond: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-def _sobel(values: Tensor, usable: Tensor) -> Tensor:
-    return sobel_magnitude(values, scale=_STEP_KERNEL)
+def _sobel(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    return sobel_magnitude(values, scale=_STEP_KERNEL), erode_validity(valid, 1).to(values)
 
 
-def _sobel_relative(values: Tensor, usable: Tensor) -> Tensor:
-    return sobel_magnitude(values, scale=_STEP_KERNEL) / values
+def _sobel_relative(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    magnitude, usable = _sobel(values, valid)
+    return magnitude / values, usable
 
 
-def _plane_compensated(inverse: Tensor, usable: Tensor) -> Tensor:
+def _plane_compensated(inverse: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    usable = erode_validity(valid, 1)
     gx, gy = sobel_gradients(inverse, scale=_STEP_KERNEL)
     median_x, median_y = (_median(g, usable) for g in (gx, gy))
     magnitude = torch.minimum(torch.hypot(gx, gy), torch.hypot(gx - median_x, gy - median_y))
-    return _floor_rounding(magnitude / inverse)
+    return _floor_rounding(magnitude / inverse), usable.to(inverse)
 
 
-def _laplacian(inverse: Tensor, usable: Tensor) -> Tensor:
-    response = torch.zeros_like(inverse)
-    for dy, dx in _DIRECTIONS:
-        before, here, after = _taps(inverse, dy, dx, radius=1)
-        _maximum_inside(response, (before - 2 * here + after).abs(), dy, dx, radius=1)
-    return _floor_rounding(response / inverse)
+def _laplacian(inverse: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    return _strongest_direction(inverse, valid, 1, lambda before, here, after: (before - 2 * here + after).abs())
 
 
-def _step(inverse: Tensor, usable: Tensor) -> Tensor:
-    response = torch.zeros_like(inverse)
-    for dy, dx in _DIRECTIONS:
-        before2, before, _, after, after2 = _taps(inverse, dy, dx, radius=2)
+def _step(inverse: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def beyond_slopes(before2: Tensor, before: Tensor, here: Tensor, after: Tensor, after2: Tensor) -> Tensor:
         slope = torch.maximum((before - before2).abs(), (after2 - after).abs())
-        _maximum_inside(response, (after - before).abs() - 2 * slope, dy, dx, radius=2)
-    return _floor_rounding(response / inverse)
+        return (after - before).abs() - 2 * slope
+
+    return _strongest_direction(inverse, valid, 2, beyond_slopes)
+
+
+def _strongest_direction(
+    inverse: Tensor, valid: Tensor, radius: int, measure: Callable[..., Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Largest answer over the directions of which every tap is measured, and the share of such directions."""
+    response, measured, existing = (torch.zeros_like(inverse) for _ in range(3))
+    for dy, dx in _DIRECTIONS:
+        complete = torch.stack(_taps(valid, dy, dx, radius)).all(0)
+        answer = measure(*_taps(inverse, dy, dx, radius)).masked_fill_(~complete, 0)
+        strongest = _inside(response, dy, dx, radius)
+        torch.maximum(strongest, answer, out=strongest)
+        _inside(measured, dy, dx, radius).add_(complete)
+        _inside(existing, dy, dx, radius).add_(1)
+    return _floor_rounding(response / inverse), measured / existing.clamp_min_(1)
 
 
 _FORMS: dict[str, _Form] = {
@@ -236,11 +251,6 @@ def _inside(values: Tensor, dy: int, dx: int, radius: int, step: int = 0) -> Ten
     margin_y, margin_x = radius * abs(dy), radius * abs(dx)
     top, left = margin_y + step * dy, margin_x + step * dx
     return values[..., top : top + max(0, height - 2 * margin_y), left : left + max(0, width - 2 * margin_x)]
-
-
-def _maximum_inside(response: Tensor, candidate: Tensor, dy: int, dx: int, radius: int) -> None:
-    target = _inside(response, dy, dx, radius)
-    torch.maximum(target, candidate, out=target)
 
 
 def _floor_rounding(response: Tensor) -> Tensor:

@@ -293,7 +293,7 @@ def test_descent_pulls_a_blurred_map_towards_the_object(average):
     inside = depth[0] < 0.9
     y, x = torch.meshgrid(torch.arange(32.0), torch.arange(32.0), indexing="ij")
     start = (4 * torch.exp(-((y - 15.5) ** 2 + (x - 15.5) ** 2) / 150) - 2)[None, None].requires_grad_()
-    config = replace(RECOMMENDED, average=average, cam_activation="sigmoid")
+    config = replace(RECOMMENDED, average=average, cam_activation="sigmoid", upsample=1)
     optimizer = torch.optim.Adam([start], lr=0.1)
 
     def contrast():
