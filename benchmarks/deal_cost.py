@@ -88,7 +88,7 @@ def training_step(terms: str, batch: int, device: str) -> Callable[[], None]:
 def run(quick: bool) -> Report:
     """Both comparisons on the device at hand."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    rows, raw = _beside_a_training_step(2 if quick else 16, 5 if quick else 15, device)
+    rows, raw = _beside_a_training_step(2 if quick else 16, 5 if quick else 9, device)
     more, raw["textbook"] = _beside_the_textbook(4 if quick else 16, 5 if quick else 25, device)
     return Report(rows + more, raw)
 
