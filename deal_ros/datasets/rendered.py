@@ -19,6 +19,7 @@ import bisect
 import logging
 import multiprocessing
 import os
+import signal
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -188,7 +189,7 @@ def render_dataset(
     try:
         if jobs > 1 and total > 1:
             # spawn: a forked child would share this process's OpenGL, threads and locks
-            pool = multiprocessing.get_context("spawn").Pool(min(jobs, total), initializer=_one_thread)
+            pool = multiprocessing.get_context("spawn").Pool(min(jobs, total), initializer=_prepare_worker)
         for (scenario, split), count in counts.items():
             if not count:
                 continue
@@ -345,8 +346,9 @@ def _renderer(size: tuple[int, int], shadows: bool, supersampling: int) -> Scene
     return _shared[key]
 
 
-def _one_thread() -> None:
-    """Each process is one core's worth: Mesa's and OpenCV's own threads would only get in each other's way."""
+def _prepare_worker() -> None:
+    """One core's worth: Mesa's and OpenCV's own threads would get in each other's way. Ctrl-C is the parent's to hear."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("LP_NUM_THREADS", "1")
     cv2.setNumThreads(1)
 
