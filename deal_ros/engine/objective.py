@@ -27,6 +27,8 @@ from deal_ros.losses.weighting import LossWeight, LossWeightConfig, gradient_nor
 LOSS_TERMS = ("isl", "fsl", "deal")
 LOSS_CHOICES = ("none", "isl,fsl", "deal", "isl,fsl,deal")
 """The rows of the paper's tables; any other combination of :data:`LOSS_TERMS` works as well."""
+GAP_TERMS = ("classification", "patches")
+"""Terms of CAM networks that average the raw maps over the image: ISL takes over a share of them."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class CamLossConfig:
         deal_weight: λ of DEAL. By default it holds |λ∂L_edge|/|∂L_cls| at the class maps at 2, where it neither
             vanishes nor swamps the classifier, with a gate on mAP.
         isl: importance sampling.
-        isl_share: L_cls becomes (1 - share)·L_cls + share·L_IS; .2 as published.
+        isl_share: L_GAP, the loss on the averaged raw maps, becomes (1 - share)·L_GAP + share·L_IS; .2 as published.
         fsl: feature similarity.
         fsl_weight: 1 for VOC, .2 for COCO as published.
         collapse: when maps count as collapsed.
@@ -122,7 +124,7 @@ class CamObjective(nn.Module):
                 sampled = importance_sampling_loss(raw, labels, config=self.config.isl)
                 log["isl"] = float(sampled.detach())
                 share = self.config.isl_share
-                terms = {n: t * (1 - share) if "classification" in n else t for n, t in terms.items()}
+                terms = {n: t * (1 - share) if n in GAP_TERMS else t for n, t in terms.items()}
                 terms["isl"] = share * sampled
             main = torch.stack(list(terms.values())).sum()
             loss = main
