@@ -184,7 +184,11 @@ class CamNetworkTester:
 
 class TestTimmCamConvolutional(CamNetworkTester):
     name = "timm"
-    arguments: ClassVar[dict] = {"backbone": "resnet18", "shift_px": 8}  # 7.5: half a pixel of each of four levels
+    arguments: ClassVar[dict] = {
+        "backbone": "resnet18",
+        "shift_px": 8,
+        "head_lr": 1.0,
+    }  # 7.5: half a pixel of each of four levels
 
 
 class TestTimmCamDilated(CamNetworkTester):
@@ -200,7 +204,7 @@ class TestTimmCamDilated(CamNetworkTester):
 
 class TestTimmCamEfficientNet(CamNetworkTester):
     name = "timm"
-    arguments: ClassVar[dict] = {"backbone": "tf_efficientnet_lite0"}
+    arguments: ClassVar[dict] = {"backbone": "tf_efficientnet_lite0", "head_lr": 1.0}
     learning_rate = 5e-3
     steps = 20
 
@@ -221,7 +225,7 @@ class TestTimmCamEfficientNet(CamNetworkTester):
 
 class TestTimmCamTransformer(CamNetworkTester):
     name = "timm"
-    arguments: ClassVar[dict] = {"backbone": "vit_tiny_patch16_224"}
+    arguments: ClassVar[dict] = {"backbone": "vit_tiny_patch16_224", "head_lr": 1.0}
     mirror_tolerance_px = 0.1
     learning_rate = 3e-4
 
