@@ -187,7 +187,7 @@ TRAINER = (
     Parameter("store", "~/.ros/deal/store", "Folder of the sample store to learn from."),
     Parameter("recipe", "", "Recipe file (config/recipes/*.yaml); needed by ~/start."),
     Parameter("models_folder", "~/.ros/deal/models", "Runs and bundles are written below this folder."),
-    Parameter("options", (), "Further arguments of `deal run`, for example --losses deal."),
+    Parameter("options", (), "More arguments of `deal run`: --losses, --seeds, --smoke, --set or --device."),
     Parameter("min_samples_per_class", 8, "~/start is refused while a class has fewer.", (1, 10**6)),
     Parameter("resume", True, "~/start goes on with a cancelled or crashed run of the same recipe."),
     Parameter("niceness", 15, "Priority of the training process: 19 yields most.", (0, 19)),

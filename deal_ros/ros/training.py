@@ -20,6 +20,10 @@ _NOTE = "trainer.json"
 _CANCEL_GRACE_S = 20.0
 
 
+ALLOWED_OPTIONS = ("--losses", "--seeds", "--smoke", "--set", "--device")
+"""Arguments of ``deal run`` that may come over a parameter; none of them says where to read or write."""
+
+
 class TrainingError(ValueError):
     """A start or cancel that cannot be; the message says why and what to do."""
 
@@ -56,6 +60,20 @@ class TrainingStatus:
     def to_json(self) -> str:
         """One JSON object."""
         return json.dumps(asdict(self), default=str)
+
+
+def check_options(options: Sequence[str]) -> None:
+    """Refuse arguments other than :data:`ALLOWED_OPTIONS`.
+
+    Raises:
+        TrainingError: naming the argument and what is allowed.
+
+    Example:
+        >>> check_options(["--losses", "deal", "--set=train_cam.optimization.steps=50"])
+    """
+    for option in options:
+        if option.startswith("-") and option.partition("=")[0] not in ALLOWED_OPTIONS:
+            raise TrainingError(f"options must be among {', '.join(ALLOWED_OPTIONS)}, got {option[:80]!r}")
 
 
 class Training:
@@ -125,6 +143,7 @@ class Training:
         with self._lock:
             if self._child is not None:
                 raise TrainingError(f"a training is {self._status.state} already; call ~/cancel first")
+            check_options(options)
             if not recipe.is_file():
                 raise TrainingError(f"recipe {str(recipe)!r} does not exist; set the recipe parameter to a file")
             if not counts:

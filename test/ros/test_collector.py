@@ -144,6 +144,8 @@ def test_capture_undo_and_enable_answer_with_what_a_person_can_act_on(graph, tmp
     assert graph.set(node, min_disk_free_gb=90000.0)["min_disk_free_gb"].successful
     graph.wait(lambda: status()["state"] == "disk_floor", "the disk floor")
     graph.wait(lambda: graph.status(node)["level"] == 2, "an error in diagnostics")
+    keys = {"pairs per second", "rgb dropped", "depth dropped", "stamp offset p95 ms", "samples per class"}
+    assert keys | {"disk free GB", "skipped", "clock jumps"} <= set(graph.status(node)["values"])
     camera.stop()
 
 

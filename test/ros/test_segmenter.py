@@ -69,6 +69,7 @@ def test_masks_carry_the_images_header_and_every_frame_is_accounted_for(graph, b
     assert int(values["frames masked"]) >= len(masks)
     assert float(values["latency p95 ms"]) < 1000
     assert values["classes"] == "milk, ketchup, butter"
+    assert {"latency p50 ms", "inference p50 ms", "inference p95 ms", "GPU memory MB", "model version"} <= set(values)
 
 
 def test_swaps_under_load_between_two_frames_and_refuses_what_is_broken(graph, bundles, tmp_path):

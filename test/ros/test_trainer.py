@@ -87,6 +87,9 @@ def test_refuses_to_start_and_says_what_is_missing(graph, tmp_path, store):
     assert "set the recipe parameter" in graph.trigger("trainer/start").message
     assert graph.trigger("trainer/cancel").message == "no training is running"
     assert graph.set(node, niceness=50)["niceness"].successful is False
+    assert "must be among --losses" in graph.set(node, options=["--out", "/tmp/elsewhere"])["options"].reason
+    values = graph.status(node)["values"]
+    assert {"training", "training stage", "progress", "eta s", "bundle"} <= set(values)
     assert status()["state"] == "idle"
 
 

@@ -103,6 +103,12 @@ def test_start_is_refused_with_what_is_missing(training, tmp_path):
         begin(training, tmp_path, GOOD)
 
 
+@pytest.mark.parametrize("option", ["--out=/tmp/x", "--out", "--o", "--data", "-h", "--recipe", "--outx"])
+def test_options_that_lead_elsewhere_are_refused(training, tmp_path, option):
+    with pytest.raises(TrainingError, match="options must be among --losses"):
+        begin(training, tmp_path, GOOD, options=[option, "/tmp"])
+
+
 def test_a_cancelled_run_goes_on_where_it_stopped(training, tmp_path):
     begin(training, tmp_path, COUNTING)
     wait_for(lambda: training.status().done >= 5)

@@ -23,7 +23,7 @@ from deal_ros.ros.lifecycle import ACTIVE, PorchNode
 from deal_ros.ros.qos import LATCHED, create_publisher
 from deal_ros.ros.run import end_process, run_node
 from deal_ros.ros.tables import TRAINER
-from deal_ros.ros.training import DONE, FAILED, Training, TrainingError
+from deal_ros.ros.training import DONE, FAILED, Training, TrainingError, check_options
 from deal_ros.ros.yielding import RateKeeper
 
 _STATUS_PERIOD_S = 0.2
@@ -74,6 +74,10 @@ class Trainer(PorchNode):
             if hasattr(self, name):
                 self.destroy_publisher(getattr(self, name))
                 delattr(self, name)
+
+    def parameters_changed(self, values: dict[str, Any]) -> None:
+        """Refuse arguments that could lead the training elsewhere."""
+        check_options(values.get("options", ()))
 
     def diagnose(self, status: Status) -> None:
         """The training's state."""
