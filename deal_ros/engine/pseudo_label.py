@@ -168,13 +168,16 @@ def pseudo_label(
     if not usable:
         raise DatasetError(f"no sample to label: {len(dataset)} samples, none with image labels")
     maker = CamMaker(network, config, trained.loader.size, ranks.device)
-    threshold = _threshold(dataset, usable, maker, config, folder, ranks, on_progress, should_stop)
+    made: dict[int, tuple[Tensor, Tensor]] = {}
+    threshold = _threshold(dataset, usable, maker, config, folder, ranks, on_progress, should_stop, made)
     counts = torch.zeros(3, dtype=torch.float64, device=ranks.device)
     for row in ranks.share(len(usable)):
         path = map_path(folder.path, dataset.sample_id(usable[row]))
         mask = _existing(path)
         if mask is None:
-            cam, present = maker(dataset[usable[row]], classes)
+            cam, present = (
+                _whole(made.pop(usable[row])) if usable[row] in made else maker(dataset[usable[row]], classes)
+            )
             mask = label_map(cam, present, threshold, config.labels.band)
             write_map(path, mask)
         ignored = float(np.mean(mask == IGNORE_ID))
@@ -201,8 +204,9 @@ def _threshold(
     ranks: Ranks,
     on_progress: ProgressCallback,
     should_stop: StopRequested,
+    made: dict[int, tuple[Tensor, Tensor]],
 ) -> float:
-    """The background threshold, from threshold.json if an earlier start got that far."""
+    """The background threshold, from threshold.json if an earlier start got that far; ``made`` gets maps it used."""
     options, stored = config.labels, folder / THRESHOLD
     if stored.exists():
         return float(json.loads(stored.read_text(encoding="utf-8"))["threshold"])
@@ -218,6 +222,7 @@ def _threshold(
         for row in ranks.share(len(seen)):
             sample = dataset[seen[row]]
             cam, present = maker(sample, tuple(dataset.classes))
+            made[seen[row]] = cam[present.to(cam.device)].cpu(), present
             if isinstance(evidence, ContourAgreement):
                 evidence.update(cam, sample.depth_m, present)
             elif sample.mask is not None:
@@ -237,6 +242,13 @@ def _threshold(
         write_text(stored, json.dumps(choice, indent=2) + "\n")
     ranks.barrier()
     return float(choice["threshold"])
+
+
+def _whole(maps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """Maps of all classes from those of present ones."""
+    cam = torch.zeros(len(present), *maps.shape[1:])
+    cam[present] = maps
+    return cam, present
 
 
 def _spread(count: int, most: int) -> Iterator[int]:

@@ -260,9 +260,9 @@ class _Criterion(nn.Module):
             if self.config.kind == "clipped":
                 return clipped_cross_entropy(logits, target, config=self.config.clipped)
             loss = F.cross_entropy(logits, target, ignore_index=IGNORE_ID, weight=self.weights, reduction="none")
-            # By the number of labelled pixels, not by the sum of their weights: a batch without rare classes
-            # shall not count more than its weights say. No labelled pixel at all gives 0, not NaN.
-            return loss.sum() / (target != IGNORE_ID).sum().clamp_min(1)
+            # By the number of all pixels, not of labelled ones or of weights: then the parts of a batch that ranks and
+            # accumulation rounds see add up to what one process would have computed.
+            return loss.sum() / target.numel()
 
 
 class _AgreementMeter:
