@@ -27,7 +27,8 @@ def add_progress_argument(parser: argparse.ArgumentParser) -> None:
 
 def progress_reporter(kind: str) -> ProgressCallback:
     """What to hand to a stage as ``on_progress`` for the chosen ``--progress``."""
-    return {"bar": ProgressBars(), "json": report_json, "none": ignore_progress}[kind]
+    reporters: dict[str, ProgressCallback] = {"bar": ProgressBars(), "json": report_json, "none": ignore_progress}
+    return reporters[kind]
 
 
 def report_json(progress: Progress) -> None:

@@ -227,7 +227,9 @@ def _write_bop_scene(scene: Path, samples: Sequence[Sample]) -> None:
     for number, sample in enumerate(samples):
         _write_image(scene / "rgb" / f"{number:06d}.jpg", sample.rgb)
         _write_image(scene / "depth" / f"{number:06d}.png", _millimetres(sample, DEPTH_SCALE_MM))
-        mask, entries, details = _mask(sample), [], []
+        mask = _mask(sample)
+        entries: list[dict[str, Any]] = []
+        details: list[dict[str, Any]] = []
         for kind in [int(i) for i in np.unique(mask) if i]:
             region = mask == kind
             _write_image(scene / "mask_visib" / f"{number:06d}_{len(entries):06d}.png", region.astype(np.uint8) * 255)

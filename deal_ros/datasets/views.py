@@ -79,7 +79,8 @@ def split_by_sequence(dataset: SampleDataset, share: float, seed: int = 0) -> tu
             members.setdefault(dataset.sequence(index), []).append(index)
     shows = {name: frozenset().union(*(dataset.labels(i) or () for i in rows)) for name, rows in members.items()}
     left = {label: sum(label in shown for shown in shows.values()) for shown in shows.values() for label in shown}
-    wanted, held, names = share * sum(map(len, members.values())), [], sorted(members)
+    wanted, names = share * sum(map(len, members.values())), sorted(members)
+    held: list[int] = []
     for place in np.random.default_rng(seed).permutation(len(names)).tolist():
         name = names[place]
         if len(held) + len(members[name]) > wanted + 0.5 or any(left[label] <= 1 for label in shows[name]):

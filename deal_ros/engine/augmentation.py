@@ -163,7 +163,7 @@ def shrink(frame: Frame, size: tuple[int, int]) -> Frame:
     if scale >= 1:
         return frame
     height, width = max(1, round(rows * scale)), max(1, round(columns * scale))
-    rgb = cv2.resize(frame.rgb, (width, height), interpolation=cv2.INTER_AREA)
+    rgb = np.asarray(cv2.resize(frame.rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     target = None if frame.target is None else resize_nearest(frame.target, (height, width))
     return Frame(rgb, resize_nearest(frame.depth_m, (height, width)), frame.labels, target)
 

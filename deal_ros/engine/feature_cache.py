@@ -61,7 +61,8 @@ class FeatureCache:
         views = collate([(self._source.view(position, n), (position, n)) for n in numbers]).to(self._device)
         with torch.no_grad():
             features = self._frozen(self._normalize(views.rgb))
-        return [_map(lambda row, n=n: row[0][n].half().cpu().clone(), [features]) for n in range(len(numbers))]
+        stored = _map(lambda row: row[0].half().cpu(), [features])
+        return [_map(lambda row: row[0][n].clone(), [stored]) for n in range(len(numbers))]  # noqa: B023
 
 
 def feature_cache(source: FrameSource, network: Any, device: torch.device) -> FeatureCache | None:

@@ -74,7 +74,7 @@ def read_map(path: Path, num_classes: int) -> NDArray[np.uint8]:
     largest = int(np.max(mask, initial=0, where=mask != IGNORE_ID))
     if largest > num_classes:
         raise DatasetError(f"{path}: ids must be 0..{num_classes} or {IGNORE_ID}, got {largest}")
-    return mask
+    return np.asarray(mask, np.uint8)
 
 
 def write_map(path: Path, mask: NDArray[np.uint8]) -> None:

@@ -88,16 +88,15 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on ``device``, copied without waiting where the memory is pinned."""
-        moved = (None if t is None else t.to(device, non_blocking=True) for t in self._tensors())
-        return Batch(*moved, keys=self.keys)  # type: ignore[arg-type]
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Called by torch's loader: page-locked memory for asynchronous copies."""
-        pinned = (None if t is None else t.pin_memory() for t in self._tensors())
-        return Batch(*pinned, keys=self.keys)  # type: ignore[arg-type]
+        return self._each(lambda tensor: tensor.pin_memory())
 
-    def _tensors(self) -> tuple[Tensor | None, ...]:
-        return self.rgb, self.depth_m, self.labels, self.target
+    def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        target = None if self.target is None else move(self.target)
+        return Batch(move(self.rgb), move(self.depth_m), move(self.labels), target, self.keys)
 
 
 class BatchPlan:
@@ -296,9 +295,8 @@ def batches(
 def collate(items: Sequence[tuple[Frame, tuple[int, int]]]) -> Batch:
     """Stack views of one size into a batch."""
     frames = [frame for frame, _ in items]
-    target = None
-    if frames[0].target is not None:
-        target = torch.from_numpy(np.stack([frame.target for frame in frames])).long()
+    targets = [frame.target for frame in frames if frame.target is not None]
+    target = torch.from_numpy(np.stack(targets)).long() if targets else None
     return Batch(
         rgb=torch.from_numpy(np.stack([frame.rgb for frame in frames])).permute(0, 3, 1, 2).contiguous(),
         depth_m=torch.from_numpy(np.stack([frame.depth_m for frame in frames]))[:, None],

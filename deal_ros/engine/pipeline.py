@@ -212,7 +212,7 @@ def _pictures(
     """Rows of image · depth · activations · pseudo-label · student · truth, on training samples."""
     classes = tuple(data.train.classes)
     titles = ["image", "depth", *(f"CAM {name}" for name in makers), "pseudo-label", "student", "truth"]
-    rows = []
+    rows: list[list[NDArray[np.uint8]]] = []
     for index in _labelled(data.train, OVERLAYS):
         sample = data.train[index]
         row = [sample.rgb, colorize_depth(sample.depth_m)]
@@ -233,7 +233,8 @@ def _student_pictures(
     dataset: SampleDataset, student: Any, recipe: Recipe, ranks: Ranks
 ) -> tuple[list[list[NDArray[np.uint8]]], list[str]]:
     """Rows of image · student · truth on images that the student is measured on."""
-    classes, rows = tuple(dataset.classes), []
+    classes = tuple(dataset.classes)
+    rows: list[list[NDArray[np.uint8]]] = []
     for index in spread(list(range(len(dataset))), OVERLAYS):
         sample = dataset[index]
         mask = student_probabilities(student, sample, recipe.evaluate, ranks.device).argmax(0).byte().cpu().numpy()

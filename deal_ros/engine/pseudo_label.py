@@ -118,7 +118,7 @@ class CamMaker:
             return sample.rgb, sample.depth_m
         size = (max(16, round(height * scale)), max(16, round(width * scale)))
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        rgb = cv2.resize(sample.rgb, size[::-1], interpolation=interpolation)
+        rgb = np.asarray(cv2.resize(sample.rgb, size[::-1], interpolation=interpolation), np.uint8)
         return rgb, resize_nearest(sample.depth_m, size)
 
 
@@ -175,9 +175,8 @@ def pseudo_label(
         path = map_path(folder.path, dataset.sample_id(usable[row]))
         mask = _existing(path)
         if mask is None:
-            cam, present = (
-                _whole(made.pop(usable[row])) if usable[row] in made else maker(dataset[usable[row]], classes)
-            )
+            index = usable[row]
+            cam, present = _whole(*made.pop(index)) if index in made else maker(dataset[index], classes)
             mask = label_map(cam, present, threshold, config.labels.band)
             write_map(path, mask)
         ignored = float(np.mean(mask == IGNORE_ID))
@@ -257,4 +256,5 @@ def _spread(count: int, most: int) -> Iterator[int]:
 
 def _existing(path: Path) -> NDArray[np.uint8] | None:
     """A map that an earlier start wrote whole."""
-    return cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    return None if mask is None else np.asarray(mask, np.uint8)

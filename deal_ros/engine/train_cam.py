@@ -159,7 +159,7 @@ def train_cam(
             session.consider(step, log["map"])
         session.finish_step(step, log, SHOWN, on_progress, should_stop)
 
-    metrics = {**session.latest, "collapsed": objective.guard.collapsed}
+    metrics: dict[str, Any] = {**session.latest, "collapsed": objective.guard.collapsed}
     metrics["map_on"] = "held-out samples" if validation is not None else "training samples"
     chosen = {"step": session.chosen["step"], "map": session.chosen["signal"]}
     if ranks.first:
