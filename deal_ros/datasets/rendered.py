@@ -347,7 +347,7 @@ def _renderer(size: tuple[int, int], shadows: bool, supersampling: int) -> Scene
 
 
 def _prepare_worker() -> None:
-    """One core's worth: Mesa's and OpenCV's own threads would get in each other's way. Ctrl-C is the parent's to hear."""
+    """One core's worth, without Mesa's and OpenCV's own threads; Ctrl-C is for the parent to hear."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.setdefault("LP_NUM_THREADS", "1")
     cv2.setNumThreads(1)

@@ -51,14 +51,19 @@ def import_mujoco(rendering: bool = True) -> ModuleType:
                 raise
             os.environ["MUJOCO_GL"] = "disable"
     elif rendering and os.environ["MUJOCO_GL"] == "disable":
-        raise OpenGLError(f"rendering needs an off-screen OpenGL library, but MUJOCO_GL=disable; {_REMEDY}")
+        raise OpenGLError(
+            f"rendering needs an off-screen OpenGL library and none is in use (MUJOCO_GL=disable); {_REMEDY}"
+        )
     try:
         import mujoco
     except ModuleNotFoundError as error:
         raise OpenGLError(
             f"rendered scenes need MuJoCo ({error}); install it: python3 -m pip install mujoco"
         ) from error
-    except (ImportError, AttributeError, RuntimeError) as error:
+    except (ImportError, AttributeError, RuntimeError, OSError) as error:
+        if not rendering and os.environ["MUJOCO_GL"] != "disable":
+            os.environ["MUJOCO_GL"] = "disable"  # the library asked for is not there, but meshes need none
+            return import_mujoco(rendering=False)
         backend = os.environ["MUJOCO_GL"]
         raise OpenGLError(f"MuJoCo cannot use MUJOCO_GL={backend} here ({error}); {_REMEDY}") from error
     if tuple(int(part) for part in mujoco.__version__.split(".")[:2]) < (3, 3) or not hasattr(mujoco, "mjtLightType"):

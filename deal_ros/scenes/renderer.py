@@ -93,7 +93,10 @@ class SceneRenderer:
         self._data = mujoco.MjData(self._model)
         mujoco.mj_forward(self._model, self._data)
         self._gl.make_current()
-        self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        try:
+            self._context = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
+        except mujoco.FatalError as error:
+            raise OpenGLError(f"OpenGL does not work ({error}); set MUJOCO_GL to egl or osmesa") from error
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN, self._context)
         self._context.readDepthMap = mujoco.mjtDepthMap.mjDEPTH_ZEROFAR
         self._visual = mujoco.MjvScene(self._model, maxgeom=self._model.ngeom + 16)
