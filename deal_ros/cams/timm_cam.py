@@ -70,6 +70,8 @@ class TimmCam(CamNetwork):
         self.mean, self.std = self.backbone.mean, self.backbone.std
         self.stride = self.backbone.reductions[-1]
         self.shift_px = known_shift_px(backbone, self.stride) if shift_px is None else shift_px
+        if self.shift_px and isinstance(self.backbone, VitBackbone):
+            raise ValueError(f"shift_px must be 0 for a transformer, whose patches lie where they are, got {shift_px}")
         self.classifier = nn.Conv2d(self.backbone.channels[-1], num_classes, 1, bias=bias)
 
     def forward(self, image: Tensor, features: Tensor | None = None) -> CamOutput:

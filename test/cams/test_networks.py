@@ -288,6 +288,11 @@ def test_unknown_network_and_argument_name_the_known():
         create_cam_network("timm", 3, bakbone="resnet18")
 
 
+def test_a_transformer_has_no_displacement_to_correct():
+    with pytest.raises(ValueError, match="shift_px must be 0 for a transformer"):
+        create_cam_network("timm", 3, backbone="vit_tiny_patch16_224", weights="none", shift_px=4)
+
+
 def test_every_network_is_tested():
     tested = {cls.name for cls in CamNetworkTester.__subclasses__()}
     assert tested == set(CAM_NETWORKS)
