@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import NoReturn
 
-from deal_ros.cli.porch import run_module
+from deal_ros.cli.porch import become
 
 _MODULE = "deal_ros.ros.demo"
 
@@ -26,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, metavar="BUNDLE", help="show this model instead of training one")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Start the demonstration.
+def run(args: argparse.Namespace) -> NoReturn:
+    """Become the demonstration.
 
     Raises:
         ImportError: if ROS is not installed or not sourced.
@@ -36,4 +37,4 @@ def run(args: argparse.Namespace) -> int:
     for name in ("keep", "model"):
         if (value := getattr(args, name)) is not None:
             arguments += [f"--{name}", str(value)]
-    return run_module(_MODULE, arguments)
+    become(_MODULE, arguments)

@@ -9,8 +9,9 @@ terminal and ROS 2.
 from __future__ import annotations
 
 import argparse
+from typing import NoReturn
 
-from deal_ros.cli.porch import run_module
+from deal_ros.cli.porch import become
 
 _MODULE = "deal_ros.ros.label_terminal"
 
@@ -22,11 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ros-args", nargs=argparse.REMAINDER, default=[], help="handed on to ROS, must come last")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Start the terminal.
+def run(args: argparse.Namespace) -> NoReturn:
+    """Become the terminal.
 
     Raises:
         ImportError: if ROS is not installed or not sourced.
     """
     ros_arguments = ["--ros-args", *args.ros_args] if args.ros_args else []
-    return run_module(_MODULE, ["--classes", args.classes, "--collector", args.collector, *ros_arguments])
+    become(_MODULE, ["--classes", args.classes, "--collector", args.collector, *ros_arguments])

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -178,6 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = QUICK if args.quick else FULL
     if args.model is not None:
         settings = replace(settings, objects=read_bundle(args.model)[1].classes)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way, no process stays behind
     os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
     with _folder(args.keep) as folder, ProcessGroup(folder / "logs") as robot:
         try:
