@@ -3,6 +3,7 @@
 import ctypes.util
 import dataclasses
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -130,6 +131,32 @@ def test_without_an_opengl_library_the_packages_are_named(monkeypatch):
     monkeypatch.setattr(ctypes.util, "find_library", lambda name: None)
     with pytest.raises(OpenGLError, match="sudo apt install libosmesa6 libegl1 libgl1-mesa-dri"):
         opengl.import_mujoco()
+
+
+WITHOUT_OPENGL = """
+import ctypes
+plain = ctypes.CDLL.__init__
+def hidden(self, name, *args, **options):
+    if name and any(word in str(name) for word in ("OSMesa", "EGL", "libGL", "GLESv")):
+        raise OSError(f"{name}: cannot open shared object file")
+    plain(self, name, *args, **options)
+ctypes.CDLL.__init__ = hidden
+from deal_ros.scenes import OpenGLError, SceneRenderer, onboarding_scene
+print(onboarding_scene("milk").name)
+try:
+    SceneRenderer((64, 64))
+except OpenGLError as error:
+    print(error)
+"""
+
+
+def test_scenes_are_composed_where_opengl_does_not_load():
+    environment = {**os.environ, "MUJOCO_GL": "osmesa"}
+    command = [sys.executable, "-c", WITHOUT_OPENGL]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    name, message = done.stdout.splitlines()
+    assert name == "onboarding-milk-up-train-0"
+    assert "sudo apt install libosmesa6 libegl1 libgl1-mesa-dri" in message
 
 
 def test_without_mujoco_the_package_is_named(monkeypatch):
