@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import socket
-import urllib.parse
-import urllib.request
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -166,10 +163,13 @@ def _cache_alone_if_cut_off() -> Iterator[None]:
 
 
 def _resolves(url: str) -> bool:
-    if any(name in urllib.request.getproxies() for name in ("https", "all")):
+    import socket
+    from urllib import parse, request
+
+    if any(name in request.getproxies() for name in ("https", "all")):
         return True  # the proxy resolves names
     try:
-        socket.getaddrinfo(urllib.parse.urlsplit(url).hostname, 443)
+        socket.getaddrinfo(parse.urlsplit(url).hostname, 443)
     except OSError:
         return False
     return True
