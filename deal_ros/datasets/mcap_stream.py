@@ -127,7 +127,7 @@ class McapStream:
         _, _, size, checksum = _CHUNK_HEAD.unpack_from(content)
         compression, position = _text(content, _CHUNK_HEAD.size)
         (length,) = struct.unpack_from("<Q", content, position)
-        packed = content[position + 8 : position + 8 + length]
+        packed = memoryview(content)[position + 8 : position + 8 + length]
         if len(packed) != length:
             raise ValueError("chunk is cut short")
         data = decompress(packed, compression, size)
@@ -144,12 +144,14 @@ class McapStream:
                 if message := self._message(data, position, length, topics):
                     found.append(message)
             else:
-                self._define(opcode, data[position : position + length])
+                self._define(opcode, bytes(data[position : position + length]))
             position += length
         found.sort(key=lambda message: message.log_ns)
         yield from found
 
-    def _message(self, data: bytes, start: int, length: int, topics: Container[str] | None) -> RawMessage | None:
+    def _message(
+        self, data: bytes | memoryview, start: int, length: int, topics: Container[str] | None
+    ) -> RawMessage | None:
         if length < _MESSAGE_HEAD.size:
             raise ValueError(f"message record must have at least {_MESSAGE_HEAD.size} bytes, has {length}")
         number, _, log_ns, _ = _MESSAGE_HEAD.unpack_from(data, start)
@@ -158,7 +160,7 @@ class McapStream:
             raise ValueError(f"message on channel {number}, which was never declared")
         if topics is not None and channel.topic not in topics:
             return None
-        return RawMessage(channel.topic, log_ns, data[start + _MESSAGE_HEAD.size : start + length])
+        return RawMessage(channel.topic, log_ns, bytes(data[start + _MESSAGE_HEAD.size : start + length]))
 
     def _define(self, opcode: int, content: bytes) -> None:
         if opcode == _SCHEMA:
@@ -171,7 +173,7 @@ class McapStream:
             self.channels[number] = Channel(topic, self._schemas.get(schema, ""), encoding)
 
 
-def decompress(data: bytes, compression: str, size: int) -> bytes:
+def decompress(data: bytes | memoryview, compression: str, size: int) -> bytes | memoryview:
     """Decompress to exactly ``size`` bytes, and never to more.
 
     Raises:
@@ -179,8 +181,9 @@ def decompress(data: bytes, compression: str, size: int) -> bytes:
     """
     if size > MAX_RECORD_BYTES:
         raise ValueError(f"chunk must have at most {MAX_RECORD_BYTES} bytes, declares {size}")
+    raw: bytes | memoryview = data
     if compression == "":
-        raw = data
+        pass
     elif compression == "zstd":
         raw = unpack_zstd(data, size)
     elif compression == "lz4":
@@ -197,7 +200,7 @@ def decompress(data: bytes, compression: str, size: int) -> bytes:
     return raw
 
 
-def unpack_zstd(data: bytes, limit: int) -> bytes:
+def unpack_zstd(data: bytes | memoryview, limit: int) -> bytes:
     """Decompress one zstd frame to at most ``limit + 1`` bytes: a result longer than ``limit`` was cut.
 
     Raises:
