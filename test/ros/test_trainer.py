@@ -44,7 +44,7 @@ def test_survives_a_killed_training_resumes_it_and_the_segmenter_swaps_to_the_bu
 
     assert graph.trigger("trainer/start").success
     assert not graph.trigger("trainer/start").success
-    graph.wait(lambda: status().get("stage") == "train-cam", "training", 60)
+    graph.wait(lambda: status().get("stage") == "train-cam", "training", 150)
     (child,) = children(trainer.process.pid)
     assert os.getpriority(os.PRIO_PROCESS, child) > os.getpriority(os.PRIO_PROCESS, 0)
     os.killpg(child, signal.SIGKILL)
@@ -58,7 +58,7 @@ def test_survives_a_killed_training_resumes_it_and_the_segmenter_swaps_to_the_bu
     assert answer.message.startswith("resumed run-"), answer.message
     graph.wait(lambda: status()["state"] == "running", "the second start")
     stages = []
-    graph.wait(lambda: stages.append(status()["stage"]) or status()["state"] in ("done", "failed"), "the end", 150)
+    graph.wait(lambda: stages.append(status()["stage"]) or status()["state"] in ("done", "failed"), "the end", 240)
     assert status()["state"] == "done", status()
     assert status()["run"] == run
     assert {"train-cam", "train-student"} <= set(stages)
