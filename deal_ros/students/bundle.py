@@ -14,7 +14,6 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from deal_ros.config import from_mapping, to_mapping
 from deal_ros.labels import check_classes, palette
 from deal_ros.students.base import Student
 from deal_ros.students.create import create_student
+from deal_ros.students.placement import place_folder, sweep
 
 FORMAT_VERSION = 1
 WEIGHTS_FILE = "model.safetensors"
@@ -106,7 +106,7 @@ def write_bundle(folder: str | Path, student: Student, spec: BundleSpec, *, over
     folder = Path(folder)
     if len(spec.classes) != student.num_classes:
         raise BundleError(f"{folder}: spec must name {student.num_classes} classes, got {len(spec.classes)}")
-    _sweep(folder)
+    sweep(folder)
     if folder.exists() and not overwrite:
         raise BundleError(f"{folder}: already exists; remove it, choose another name, or pass overwrite=True")
     weights = _serialize(student, folder)
@@ -127,7 +127,7 @@ def write_bundle(folder: str | Path, student: Student, spec: BundleSpec, *, over
         {**content, "sha256": _digest(_canonical(content))}, indent=2, ensure_ascii=False, allow_nan=False
     )
     try:
-        _place(folder, {WEIGHTS_FILE: weights, SPEC_FILE: text.encode()})
+        place_folder(folder, {WEIGHTS_FILE: weights, SPEC_FILE: text.encode()})
     except OSError as error:
         raise BundleError(f"{folder}: could not be written: {error}; free the disk or choose another folder") from error
     return folder
@@ -265,68 +265,6 @@ def _read_file(path: Path, limit: int) -> bytes:
             raise BundleError(f"{path}: must have at most {limit} bytes, got {status.st_size}")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
             return file.read(limit + 1)
-    finally:
-        os.close(descriptor)
-
-
-def _place(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write ``files`` into a folder beside ``folder``, sync, rename."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.parent / f".{folder.name}.{os.getpid()}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        partial.mkdir()
-        for name, content in files.items():
-            with (partial / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_folder(partial)
-        old = folder.parent / f".{folder.name}.{os.getpid()}.old"
-        if folder.exists():
-            folder.rename(old)
-        try:
-            partial.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
-        _sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed writers left beside ``folder``, and put back an old bundle whose successor never came."""
-    for left in folder.parent.glob(f".{_literal(folder.name)}.*"):
-        process, kind = left.name.removeprefix(f".{folder.name}.").partition(".")[::2]
-        if not process.isdigit() or _alive(int(process)):
-            continue
-        if kind == "old" and not folder.exists():
-            left.rename(folder)  # Killed between the two renames: the old bundle is still the valid one.
-        elif kind in ("partial", "old"):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _literal(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
     finally:
         os.close(descriptor)
 

@@ -1,5 +1,10 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, jaccard_score
@@ -103,3 +108,43 @@ def test_largest_class_count_keeps_255_apart():
     metrics = SegmentationMetrics(254)
     metrics.update(np.array([[254, 255]], np.uint8), np.array([[254, 254]], np.uint8))
     assert metrics.iou_per_class()[254] == pytest.approx(0.5)
+
+
+RANK = """
+import sys
+import numpy as np
+from torch import distributed
+from deal_ros.metrics import SegmentationMetrics
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+metrics = SegmentationMetrics(2)
+metrics.update(np.full((3, 4), rank), np.full((3, 4), 1))
+metrics.all_reduce()
+print(metrics.confusion.tolist())
+distributed.destroy_process_group()
+"""
+
+
+def test_ranks_share_their_counts(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", RANK, str(rank), str(tmp_path / "store")],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    outputs = [rank.communicate(timeout=200)[0] for rank in ranks]
+    whole = SegmentationMetrics(2)
+    whole.update(np.array([[0] * 12, [1] * 12]), np.ones((2, 12), int))
+    assert outputs == [f"{whole.confusion.tolist()}\n"] * 2
+
+
+def test_a_single_process_needs_no_distributed():
+    metrics = SegmentationMetrics(1)
+    metrics.update(np.array([1]), np.array([1]))
+    metrics.all_reduce()
+    assert metrics.confusion.sum() == 1
