@@ -49,8 +49,8 @@ class TrainCamConfig:
         evaluate_samples: most samples for that.
         checkpoint_every: steps between two checkpoints.
         log_every: steps between two lines in metrics.jsonl.
-        map_tolerance: the newest weights whose mAP is at most this much below the best are the result. Only image
-            labels decide; true masks are never looked at.
+        map_tolerance: the newest weights whose mAP is at most this much below the best are the result, counted from
+            the step at which DEAL has its full weight. Only image labels decide; true masks are never looked at.
     """
 
     network: str = "timm"
@@ -64,7 +64,7 @@ class TrainCamConfig:
     evaluate_samples: int = 256
     checkpoint_every: int = 50
     log_every: int = 5
-    map_tolerance: float = 0.03
+    map_tolerance: float = 0.1
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -145,6 +145,7 @@ def train_cam(
     features = feature_cache(source, network, ranks.device)
     measure = _MapMeter(validation if validation is not None else dataset, config, ranks)
 
+    settled = min(settings.steps, objective.settled_step)
     for step, rounds, log in session.steps(source):
         for turn, batch in enumerate(rounds):
             cached = features(batch) if features is not None else None
@@ -156,7 +157,8 @@ def train_cam(
         if (step + 1) % config.evaluate_every == 0 or step + 1 == settings.steps:
             log["map"] = measure(network)
             objective.observe_map(log["map"], config.baseline_map)
-            session.consider(step, log["map"])
+            if step + 1 >= settled:
+                session.consider(step, log["map"])
         session.finish_step(step, log, SHOWN, on_progress, should_stop)
 
     metrics: dict[str, Any] = {**session.latest, "collapsed": objective.guard.collapsed}

@@ -15,6 +15,7 @@ from deal_ros.engine.objective import LOSS_CHOICES, CamLossConfig, parse_terms
 from deal_ros.engine.progress import Cancelled
 from deal_ros.engine.run_folder import read_metrics
 from deal_ros.engine.train_cam import load_cam, train_cam, without_losses
+from deal_ros.losses import LossWeightConfig
 
 
 class StopAfter:
@@ -142,6 +143,15 @@ def test_the_newest_weights_of_nearly_the_best_map_are_chosen(tmp_path, monkeypa
     config = replace(cam_config(steps=4), evaluate_every=1, map_tolerance=0.03)
     result = train_cam(scenes(8), tmp_path, config)
     assert (result.step, result.map) == (3, 0.88)
+
+
+def test_weights_from_before_deal_had_its_say_are_not_chosen(tmp_path, monkeypatch):
+    figures = iter([0.9, 0.9, 0.5, 0.6])
+    monkeypatch.setattr("deal_ros.engine.train_cam._MapMeter.__call__", lambda self, network: next(figures))
+    config = replace(cam_config(steps=4), evaluate_every=1)
+    late = LossWeightConfig(mode="gradient_ratio", value=1.0, start_step=2, warmup_steps=1)
+    config = replace(config, losses=replace(config.losses, deal_weight=late))
+    assert train_cam(scenes(8), tmp_path, config).step == 4
 
 
 def test_true_masks_are_never_looked_at(tmp_path):
