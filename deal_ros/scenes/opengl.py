@@ -8,7 +8,10 @@ MuJoCo reads ``MUJOCO_GL`` once, while it is imported, so every import of it in 
 from __future__ import annotations
 
 import ctypes.util
+import importlib
+import importlib.util
 import os
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -54,6 +57,7 @@ def import_mujoco(rendering: bool = True) -> ModuleType:
         raise OpenGLError(
             f"rendering needs an off-screen OpenGL library and none is in use (MUJOCO_GL=disable); {_REMEDY}"
         )
+    _load_triton()
     try:
         import mujoco
     except ModuleNotFoundError as error:
@@ -69,3 +73,14 @@ def import_mujoco(rendering: bool = True) -> ModuleType:
     if tuple(int(part) for part in mujoco.__version__.split(".")[:2]) < (3, 3) or not hasattr(mujoco, "mjtLightType"):
         raise OpenGLError(f"MuJoCo must be 3.3.7 or newer, got {mujoco.__version__}; python3 -m pip install -U mujoco")
     return mujoco
+
+
+def _load_triton() -> None:
+    """Bring in triton, which CUDA builds of torch use, before Mesa.
+
+    Both carry an LLVM of their own. After Mesa's software renderer the import of triton ends the process with a
+    segmentation fault, and torch imports it by itself with the first optimiser; the other way round they get on.
+    """
+    if importlib.util.find_spec("triton") is not None:
+        with suppress(Exception):  # broken or for another GPU: torch will not get far with it either
+            importlib.import_module("triton")
