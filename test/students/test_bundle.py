@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
-from deal_ros.students import BundleError, BundleSpec, create_student, read_bundle, read_spec, write_bundle
+from deal_ros.students import BundleError, BundleSpec, create_student, placement, read_bundle, read_spec, write_bundle
 from deal_ros.students.bundle import _deserialize
 
 CLASSES = ("milk", "orange juice", "ketchup")
@@ -139,33 +139,38 @@ def test_writer_killed_between_renames_is_mended_by_the_next(copy):
     read_bundle(copy)
 
 
-def test_killed_writers_leave_no_half_bundle(tmp_path):
-    code = (
-        "import runpy, sys, torch; torch.set_num_threads(1)\n"
-        "from deal_ros.students import write_bundle\n"
-        "module, count = runpy.run_path(sys.argv[2]), 0\n"
-        "student = module['_student']()\n"
-        "while True:\n"
-        "    count += 1\n"
-        "    write_bundle(sys.argv[1], student, module['_spec'](metrics={'count': count}), overwrite=True)\n"
-        "    print('written', flush=True)\n"
-    )
-    target, root = tmp_path / "bundle", Path(__file__).parents[2]
-    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    seen = 0
-    for attempt in range(4):
-        command = [sys.executable, "-c", code, str(target), __file__]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, cwd=root) as writer:
-            assert writer.stdout.readline() == b"written\n"
-            time.sleep(0.05 + 0.037 * attempt)
+WRITER = """
+import runpy, sys
+from pathlib import Path
+
+module, source, target = runpy.run_path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+files = {path.name: path.read_bytes() for path in source.iterdir()}
+print("ready", flush=True)
+while True:
+    module["sweep"](target)
+    module["place_folder"](target, files)
+"""
+
+
+def test_killed_writers_leave_no_half_bundle(bundle, tmp_path):
+    target, whole = tmp_path / "bundle", 0
+    expected = read_spec(bundle).version
+    command = [sys.executable, "-c", WRITER, placement.__file__, str(bundle), str(target)]
+    for attempt in range(20):
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+            assert writer.stdout.readline() == b"ready\n"
+            time.sleep(0.002 + 0.0037 * attempt)
             writer.send_signal(signal.SIGKILL)
         # Only the whole folder may be away, between two renames; its predecessor then lies beside it.
         if target.exists():
-            assert read_bundle(target)[1].metrics["count"] > 0
-            seen += 1
+            assert read_bundle(target)[1].version == expected
+            whole += 1
         else:
-            assert list(tmp_path.glob(".bundle.*.old"))
-    assert seen
+            assert not whole or list(tmp_path.glob(".bundle.*.old"))
+    assert whole
+    placement.sweep(target)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    read_bundle(target)
 
 
 def test_missing_files_and_folder(copy, tmp_path):
