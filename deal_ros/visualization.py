@@ -46,7 +46,7 @@ def overlay(
     blended = ((rgb * (256 - weight)[mask][..., None]).astype(np.uint16) + tint[mask]) >> 8
     picture = np.ascontiguousarray(blended.astype(np.uint8))
     if legend:
-        present = np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[1 : len(classes) + 1]) + 1
+        present = (np.flatnonzero(np.bincount(mask.ravel(), minlength=256)[1 : len(classes) + 1]) + 1).tolist()
         _draw_legend(picture, [(classes[i - 1], colors[i]) for i in present])
     return picture
 
@@ -66,7 +66,7 @@ def colorize_depth(depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
 def heatmap(cam: NDArray[np.float32], rgb: NDArray[np.uint8], alpha: float = 0.6) -> NDArray[np.uint8]:
     """Activation float (H, W) in [0, 1] over the image, RGB uint8 (H, W, 3)."""
     colors = cv2.applyColorMap((np.clip(cam, 0, 1) * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    return cv2.addWeighted(np.ascontiguousarray(colors), alpha, rgb, 1 - alpha, 0)
+    return np.asarray(cv2.addWeighted(np.ascontiguousarray(colors), alpha, rgb, 1 - alpha, 0), np.uint8)
 
 
 def contact_sheet(

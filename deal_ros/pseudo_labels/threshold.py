@@ -102,7 +102,7 @@ class ThresholdSweep:
         if true.size and true.max() > self.num_classes:
             raise ValueError(f"truth must hold ids 0..{self.num_classes} or 255, got {true.max()}")
         # In the precision of the scores, so that equality falls as it does in label_map.
-        exceeded = np.searchsorted(np.float32(self.thresholds), scores[counted], side="left")
+        exceeded = np.searchsorted(np.asarray(self.thresholds, np.float32), scores[counted], side="left")
         codes = np.ravel_multi_index((true, best[counted], exceeded), self.counts.shape)
         self.counts += np.bincount(codes, minlength=self.counts.size).reshape(self.counts.shape)
 
