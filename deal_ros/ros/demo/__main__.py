@@ -90,17 +90,35 @@ class Demo:
         models.mkdir(parents=True, exist_ok=True)
         height, width = settings.size
         camera = {"objects": settings.objects, "width": width, "height": height, "rate_hz": settings.rate_hz}
-        self.robot.start_node("camera_simulator", {**camera, "objects_in_view": min(5, len(settings.objects))})
-        self.robot.start_node("segmenter", {"models_folder": models, "model": model or "", "threads": 1})
+        self._start_node("camera_simulator", {**camera, "objects_in_view": min(5, len(settings.objects))})
+        self._start_node("segmenter", {"models_folder": models, "model": model or "", "threads": 1})
         if model is None:
-            gathering = {"store": store, "classes": settings.objects, "min_interval_s": 0.0, "min_view_change": 0.0}
-            self.robot.start_node("sample_collector", gathering)
             recipe = config_folder() / "recipes" / settings.recipe
             # The demonstration is in a hurry and nothing else runs: no niceness, all cores, no yielding to inference.
             learning = {"store": store, "models_folder": models, "recipe": recipe, "threads": os.cpu_count() or 1}
-            self.robot.start_node("trainer", {**learning, "niceness": 0, "min_inference_rate_hz": 0.0})
-            for topic in ("collection/status", "training/status"):
-                self._await(f"a message on {topic}", lambda topic=topic: bool(self.operator.text(topic)), 60)
+            self._start_node("trainer", {**learning, "niceness": 0, "min_inference_rate_hz": 0.0})
+            gathering = {"store": store, "classes": settings.objects, "min_interval_s": 0.0, "min_view_change": 0.0}
+            self._start_collector(gathering)
+
+    def _start_node(self, name: str, parameters: dict[str, Any]) -> None:
+        """One after the other: many participants that look for each other at once may miss one another."""
+        self.robot.start_node(name, parameters)
+        self._await(f"{name} joining the graph", lambda: self.operator.sees(name), 60)
+
+    def _start_collector(self, parameters: dict[str, Any], tries: int = 3) -> None:
+        for remaining in reversed(range(tries)):
+            self.operator.forget("collection/status")
+            self._start_node("sample_collector", parameters)
+            try:
+                return self._await("the collector pairing images", self._pairs, 20)
+            except TimeoutError:
+                if not remaining:
+                    raise
+                print("   the collector has not found the camera; starting it once more", file=sys.stderr, flush=True)
+                self.robot.stop_one("sample_collector")
+
+    def _pairs(self) -> bool:
+        return self.operator.status("collection/status").get("pair_rate_hz", 0.0) > 0
 
     def _teach(self, say: Any) -> dict[int, Any]:
         settings = self.settings

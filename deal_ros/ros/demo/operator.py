@@ -139,6 +139,10 @@ class Operator:
         now = self._node.get_clock().now().nanoseconds
         self.wait_for("a mask from the segmenter", lambda: self._newest_mask > now, timeout_s, check)
 
+    def sees(self, node: str) -> bool:
+        """Whether a node of this name is in the graph."""
+        return node in self._node.get_node_names()
+
     def gather_truths(self) -> dict[int, NDArray[np.uint8]]:
         """Keep every true mask that arrives from now on, by stamp; the returned mapping grows until the end."""
         with self._lock:

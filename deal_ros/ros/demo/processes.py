@@ -59,6 +59,15 @@ class ProcessGroup:
             arguments += ["-p", f"{key}:={_yaml(value)}"]
         return self.start(name, f"deal_ros.ros.nodes.{name}", *arguments)
 
+    def stop_one(self, name: str, timeout_s: float = 5.0) -> None:
+        """End one child."""
+        child = self._children.pop(name)
+        _signal_group(child, signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(timeout_s)
+        _signal_group(child, signal.SIGKILL)
+        child.wait()
+
     def check(self) -> None:
         """Raise ``RuntimeError`` with the end of its log if a child has died."""
         for name, child in self._children.items():
