@@ -40,6 +40,7 @@ KEYS = {
     "compression": None,  # standard library from Python 3.14 on
     "mujoco": None,
     "OpenGL": None,  # comes with mujoco
+    "triton": None,  # comes with CUDA builds of torch
     "onnx": None,
     "pycocotools": None,
     "pydensecrf": None,
