@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
@@ -46,7 +47,9 @@ HOME = _surroundings()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread: two test processes share the machine."""
+    """One thread: two test processes share the machine. Triton before any module imports MuJoCo: see scenes/opengl.py."""
+    if importlib.util.find_spec("triton"):
+        importlib.import_module("triton")
     if importlib.util.find_spec("torch"):
         import torch
 
