@@ -47,9 +47,9 @@ HOME = _surroundings()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """One thread: two test processes share the machine. Triton before any module imports MuJoCo: see scenes/opengl.py."""
+    """One thread: two test processes share the machine."""
     if importlib.util.find_spec("triton"):
-        importlib.import_module("triton")
+        importlib.import_module("triton")  # before any test imports MuJoCo: scenes/opengl.py says why
     if importlib.util.find_spec("torch"):
         import torch
 
