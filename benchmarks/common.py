@@ -194,12 +194,16 @@ def environment() -> dict[str, Any]:
     return result
 
 
-def save(name: str, report: Report) -> Path:
-    """Keep rows, raw figures and machine in ``results/<name>.json``, one file per benchmark and kind of device."""
-    machine = environment()
+def save(name: str, report: Report, quick: bool = False) -> Path:
+    """Keep rows, raw figures and machine in ``results/<name>.json``, one file per benchmark and kind of device.
+
+    Quick figures go to ``results/quick``, so that they never replace thorough ones.
+    """
+    machine = {**environment(), "quick": quick}
     suffix = "" if machine["device"] == "cpu" else "_gpu"
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}{suffix}.json"
+    folder = RESULTS / "quick" if quick else RESULTS
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}{suffix}.json"
     content = {"environment": machine, "rows": [asdict(entry) for entry in report.rows], "raw": report.raw}
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
@@ -221,15 +225,15 @@ def main(name: str, run: Callable[[bool], Report]) -> None:
         return
     script = sys.modules["__main__"]
     parser = argparse.ArgumentParser(description=script.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller and fewer; the raw figures are not kept")
+    parser.add_argument("--quick", action="store_true", help="smaller and fewer")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows as a JSON list")
     arguments = parser.parse_args()
     report = run(arguments.quick)
     print(table(report.rows))
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(entry) for entry in report.rows], indent=1, ensure_ascii=False))
-    if not arguments.quick:
-        print(f"raw figures: {save(Path(str(script.__file__)).stem, report)}", file=sys.stderr)
+    path = save(Path(str(script.__file__)).stem, report, arguments.quick)
+    print(f"raw figures: {path}", file=sys.stderr)
 
 
 def _git(*arguments: str) -> str:
