@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -21,13 +24,11 @@ def _surroundings() -> Path:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     home = Path(tempfile.mkdtemp(prefix=f"deal_ros_test_{worker}_"))
     cache = ROOT / ".pytest_cache" / "matplotlib"
-    # Domains 0..101 are safe on Linux. Started from the process id, so that two suites on a machine rarely meet.
-    domain = 2 + (os.getppid() * 8 + int(worker.removeprefix("gw") or 0)) % 96
     os.environ.update(
         HOME=str(home),
         ROS_HOME=str(home / ".ros"),
         ROS_LOG_DIR=str(home / ".ros" / "log"),
-        ROS_DOMAIN_ID=os.environ.get("DEAL_ROS_TEST_DOMAIN", str(domain)),
+        ROS_DOMAIN_ID=os.environ.get("DEAL_ROS_TEST_DOMAIN") or str(_free_domain()),
         FASTDDS_BUILTIN_TRANSPORTS="LARGE_DATA",
         OMP_NUM_THREADS="1",
         OPENBLAS_NUM_THREADS="1",
@@ -43,6 +44,26 @@ def _surroundings() -> Path:
     return home
 
 
+def _free_domain() -> int:
+    """A ROS domain that no other test process on this machine is in; it is held until this process ends.
+
+    Domains 1..101 keep clear of Linux' ephemeral ports; 0 is where people's own nodes are.
+    """
+    first = os.getpid() % 100
+    for step in range(100):
+        domain = 1 + (first + step) % 100
+        file = (Path(tempfile.gettempdir()) / f"deal_ros_test_domain_{domain}.lock").open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.close()
+            continue
+        _HELD.append(file)
+        return domain
+    raise RuntimeError("all ROS domains 1..100 are taken by other test processes on this machine")
+
+
+_HELD: list[IO[str]] = []
 HOME = _surroundings()
 
 
@@ -56,9 +77,23 @@ def pytest_configure(config: pytest.Config) -> None:
         torch.set_num_threads(1)
 
 
+_exit_status = 0
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Remember how it went."""
+    global _exit_status
+    _exit_status = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave nothing behind."""
+    """Leave nothing behind. A process that was in the DDS graph ends here and now, see ``join`` in test/ros/graph.py."""
     shutil.rmtree(HOME, ignore_errors=True)
+    if "ros_graph" in sys.modules and not hasattr(config, "workerinput"):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_exit_status)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
