@@ -52,13 +52,12 @@ def _free_domain() -> int:
     first = os.getpid() % 100
     for step in range(100):
         domain = 1 + (first + step) % 100
-        file = (Path(tempfile.gettempdir()) / f"deal_ros_test_domain_{domain}.lock").open("w")
         try:
+            file = (Path(tempfile.gettempdir()) / f"deal_ros_test_domain_{domain}.lock").open("w")
+            _HELD.append(file)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.close()
+        except OSError:  # somebody holds it, or it is another user's
             continue
-        _HELD.append(file)
         return domain
     raise RuntimeError("all ROS domains 1..100 are taken by other test processes on this machine")
 
