@@ -87,7 +87,7 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave nothing behind. A process that was in the DDS graph ends here and now, see ``join`` in test/ros/graph.py."""
+    """Leave nothing behind. A process that was in the DDS graph ends here and now: see join() in test/ros/graph.py."""
     shutil.rmtree(HOME, ignore_errors=True)
     if "ros_graph" in sys.modules and not hasattr(config, "workerinput"):
         sys.stdout.flush()

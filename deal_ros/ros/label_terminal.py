@@ -26,6 +26,7 @@ from std_srvs.srv import Trigger
 from deal_ros.labels import check_classes
 from deal_ros.ros.label_board import LabelBoard
 from deal_ros.ros.qos import LATCHED
+from deal_ros.ros.run import end_process, leave_graph
 
 _REDRAW_S = 0.25
 
@@ -44,7 +45,9 @@ class LabelTerminal(Node):
         self._published: str | None = None
         self._labels = self.create_publisher(String, "labels", LATCHED)
         self.create_subscription(String, "collection/status", self._on_status, LATCHED)
-        self._collector_services = {name: self.create_client(Trigger, f"{collector}/{name}") for name in ("capture", "undo")}
+        self._collector_services = {
+            name: self.create_client(Trigger, f"{collector}/{name}") for name in ("capture", "undo")
+        }
 
     def publish(self, text: str) -> None:
         """Publish the labels if they changed."""
@@ -99,8 +102,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if rclpy.ok():
             node.publish("")
             time.sleep(0.2)  # let it out before the publisher goes
-        node.destroy_node()
-        rclpy.try_shutdown()
+        leave_graph(node, rclpy.get_global_executor())
     return 0
 
 
@@ -147,4 +149,4 @@ def _keys() -> Iterator[Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

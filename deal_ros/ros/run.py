@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
 from deal_ros.ros.lifecycle import FINALIZED, PorchNode
@@ -23,6 +24,10 @@ from deal_ros.ros.tables import ParameterError
 
 GRACE_S = 1.8
 """A node that has not ended this long after the signal is ended hard; stores and bundles survive that by design."""
+
+
+_LEAVE_S = 1.0
+"""Time for a participant to leave."""
 
 
 class _Interrupted(BaseException):
@@ -74,11 +79,23 @@ def run_node(factory: Callable[[], PorchNode], args: Sequence[str] | None = None
         starting[0] = False
         if node is not None:
             node.stop()
-            executor.remove_node(node)
-            node.destroy_node()
-        executor.shutdown(timeout_sec=0.2)
-        rclpy.try_shutdown()
+            leave_graph(node, executor)
     return 0
+
+
+def leave_graph(node: Node, executor: Executor) -> None:
+    """Take the node out of the graph, so that its peers know at once; for the end of a process only.
+
+    Fast DDS 3.2 was seen to wait for ever for a lock of its TCP transport (LARGE_DATA) as a participant was destroyed,
+    with Python's lock held, so that no thread could help. The kernel can: its alarm ends the process then.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, _LEAVE_S)
+    executor.remove_node(node)
+    node.destroy_node()
+    executor.shutdown(timeout_sec=0.2)
+    rclpy.try_shutdown()
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _spin(executor: SingleThreadedExecutor, node: PorchNode) -> None:

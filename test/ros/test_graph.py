@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import rclpy
+import ros_graph
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +69,7 @@ def graph(tmp_path_factory) -> dict[str, dict[str, set[str]]]:
         "segmenter": {"models_folder": str(folder / "models")},
     }
     children = []
-    rclpy.init()
+    ros_graph.join()
     node = rclpy.create_node("looking_on")
     try:
         for name, parameters in own.items():
@@ -99,7 +100,6 @@ def graph(tmp_path_factory) -> dict[str, dict[str, set[str]]]:
         return found
     finally:
         node.destroy_node()
-        rclpy.shutdown()
         for child in children:
             child.terminate()
         for child in children:

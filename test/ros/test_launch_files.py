@@ -158,12 +158,13 @@ def test_ros2_launch_lists_the_arguments(ros2, tmp_path, path):
 def test_two_robots_side_by_side(ros2, tmp_path):
     """Simulator and onboard in two namespaces: each robot has its own topics, folders and samples."""
     import rclpy
+    import ros_graph
     from std_msgs.msg import String
 
     from deal_ros.ros.qos import LATCHED
 
     children = []
-    rclpy.init()
+    ros_graph.join()
     node = rclpy.create_node("looking_on")
     status: dict[str, dict] = {}
     try:
@@ -206,6 +207,5 @@ def test_two_robots_side_by_side(ros2, tmp_path):
             assert (tmp_path / robot / "models").is_dir()
     finally:
         node.destroy_node()
-        rclpy.shutdown()
         codes = [end(child) for child in children]
     assert codes == [0, 0, 0, 0]

@@ -29,6 +29,7 @@ from deal_ros.ros.demo.processes import ENVIRONMENT, ProcessGroup
 from deal_ros.ros.demo.report import example_indices, score_stages, show_sheet, table, training_sheet
 from deal_ros.ros.demo.settings import FULL, QUICK, DemoSettings
 from deal_ros.ros.demo.teaching import Lesson, curriculum, show_scene, teach
+from deal_ros.ros.run import end_process
 from deal_ros.students import read_bundle
 
 JUDGED_SAMPLES = 60
@@ -232,4 +233,4 @@ def _numbers(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

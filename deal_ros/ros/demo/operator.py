@@ -70,11 +70,9 @@ class Operator:
         self._thread.start()
 
     def close(self) -> None:
-        """Leave the graph."""
+        """Fall silent. The process ends soon, and the participant with it: see ``leave_graph`` in ros/run.py."""
         self._executor.shutdown()
         self._thread.join(timeout=2.0)
-        self._node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
 
     def say(self, labels: tuple[str, ...]) -> None:
         """Publish what is in view; nothing means stop gathering."""
