@@ -117,7 +117,7 @@ class BopDataset:
             depth_m=self._depth(frame, camera, size),
             labels=self.labels(index),
             mask=_mask(frame, size),
-            camera_matrix=np.array(camera["cam_K"], np.float64).reshape(3, 3),
+            camera_matrix=np.array(camera["cam_K"], np.float64).reshape(3, 3),  # nine numbers, see _camera
             source=f"{self.split}/{frame.scene.name}/{frame.number:06d}",
         )
 
@@ -144,12 +144,12 @@ class BopDataset:
         truth = _read_json(scene / "scene_gt.json")
         info = _read_json(scene / "scene_gt_info.json") if (scene / "scene_gt_info.json").is_file() else {}
         self._cameras[scene] = _read_json(scene / "scene_camera.json")
-        for key in sorted(truth, key=int):
+        for key in _image_numbers(truth, scene / "scene_gt.json"):
             try:
                 kinds = tuple(self._ids.index(int(item["obj_id"])) + 1 for item in truth[key])
                 details = info.get(key) or [{}] * len(kinds)
                 seen = tuple(float(d.get("visib_fract", 1.0)) >= max(min_visible, 1e-9) for d in details)
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                 raise DatasetError(f"{scene}/scene_gt.json: image {key}: {type(error).__name__}: {error}") from error
             if len(seen) != len(kinds):
                 raise DatasetError(f"{scene}/scene_gt_info.json: image {key} must have {len(kinds)} entries")
@@ -158,7 +158,8 @@ class BopDataset:
     def _camera(self, frame: _Frame) -> dict[str, Any]:
         camera = self._cameras[frame.scene].get(str(frame.number))
         matrix = camera.get("cam_K") if isinstance(camera, dict) else None
-        if not isinstance(camera, dict) or not isinstance(matrix, list) or len(matrix) != 9:
+        numbers = [n for n in matrix if type(n) in (int, float) and abs(n) < 1e9] if isinstance(matrix, list) else []
+        if not isinstance(camera, dict) or len(numbers) != 9 or len(matrix or ()) != 9:
             raise DatasetError(f"{frame.scene}/scene_camera.json: image {frame.number} must have cam_K, nine numbers")
         return camera
 
@@ -204,7 +205,7 @@ def _scenes(folder: Path, side: Side | None, patterns: Sequence[str]) -> list[Pa
 def _object_ids(root: Path) -> list[int]:
     """Ids of all objects of the data set: from its models, else from the truth of all its splits."""
     for path in sorted(root.glob("models*/models_info.json")):
-        return sorted(int(key) for key in _read_json(path))
+        return _numbers(_read_json(path), path)
     ids: set[int] = set()
     for path in root.glob("*/*/scene_gt.json"):
         for items in _read_json(path).values():
@@ -237,6 +238,21 @@ def _mask(frame: _Frame, size: tuple[int, int]) -> NDArray[np.uint8] | None:
             raise DatasetError(f"{path}: mask must have the size of its image {size}, got {region.shape}")
         mask[region > 0] = kind if seen else IGNORE_ID
     return mask
+
+
+def _image_numbers(truth: dict[str, Any], path: Path) -> list[str]:
+    """The keys in the order of the numbers that they are."""
+    numbers = _numbers(truth, path)
+    if len(numbers) != len(set(numbers)):
+        raise DatasetError(f"{path}: has an image number twice")
+    return sorted(truth, key=int)
+
+
+def _numbers(values: dict[str, Any], path: Path) -> list[int]:
+    wrong = [key for key in values if not (key.isascii() and key.isdigit() and len(key) <= 12)]
+    if wrong:
+        raise DatasetError(f"{path}: keys must be numbers, got {wrong[0]!r:.40}")
+    return sorted(int(key) for key in values)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

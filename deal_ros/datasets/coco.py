@@ -27,9 +27,9 @@ from numpy.typing import NDArray
 
 from deal_ros.datasets.base import DatasetError
 from deal_ros.datasets.image_files import DepthKind, DepthMaps, read_rgb
-from deal_ros.datasets.label_cache import FOLDER, user_cache_folder
-from deal_ros.labels import LabelError, check_classes
-from deal_ros.sample import Sample
+from deal_ros.datasets.label_cache import FOLDER, make_cache_folder, user_cache_folder
+from deal_ros.labels import check_classes
+from deal_ros.sample import IGNORE_ID, Sample
 
 _SOURCE = "cocodataset.org (train2014.zip, val2014.zip, annotations_trainval2014.zip, or their 2017 successors)"
 _INDEX_VERSION = 1
@@ -120,7 +120,16 @@ class CocoDataset:
             raise IndexError(f"sample {index} of {len(self)}")
         with self._index.open("rb") as file:
             file.seek(int(self._lines[index]))
-            return json.loads(file.readline())
+            line = file.readline()
+        try:
+            record = json.loads(line)
+            if Path(record["file"]).name != record["file"] or not isinstance(record["objects"], list):
+                raise ValueError("must name a file without its folder, and its objects")
+            if not {"height", "width"} <= set(record):
+                raise ValueError("must have height and width")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DatasetError(f"{self._index}: line {index + 2} is damaged ({error}); remove the file") from error
+        return record
 
 
 def find_coco(path: str | Path) -> bool:
@@ -135,8 +144,15 @@ def draw_mask(objects: Iterable[dict[str, Any]], size: tuple[int, int], where: s
         DatasetError: if a segmentation is none of these, or its RLE has another size.
     """
     mask = np.zeros(size, np.uint8)
-    for item in sorted(objects, key=lambda entry: -float(entry["area"])):
-        mask[_region(item["segmentation"], size, where)] = item["class"]
+    try:
+        ordered = sorted(objects, key=lambda entry: -float(entry["area"]))
+        parts = [(item["segmentation"], int(item["class"])) for item in ordered]
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
+        raise DatasetError(f"{where}: objects must have class, area and segmentation: {error}") from error
+    for segmentation, kind in parts:
+        if not 0 < kind < IGNORE_ID:
+            raise DatasetError(f"{where}: class must be in 1..{IGNORE_ID - 1}, got {kind}")
+        mask[_region(segmentation, size, where)] = kind
     return mask
 
 
@@ -158,9 +174,16 @@ def _region(segmentation: Any, size: tuple[int, int], where: str) -> NDArray[np.
 def _polygons(polygons: list[Any], size: tuple[int, int], where: str) -> NDArray[np.bool_]:
     usable = []
     for polygon in polygons:
-        points = np.asarray(polygon, np.float64) if isinstance(polygon, list) else np.zeros(0)
-        if points.ndim != 1 or points.size < 6 or points.size % 2 or not np.isfinite(points).all():
-            raise DatasetError(f"{where}: a polygon must be x, y, … of at least 3 points, got {str(polygon)[:80]}")
+        try:
+            points = np.asarray(polygon, np.float64) if isinstance(polygon, list) else np.zeros(0)
+        except (ValueError, TypeError, OverflowError):
+            points = np.zeros(0)
+        # The library reserves memory by the length of the outline: far points must not reach it.
+        far = 2 * max(size)
+        if points.ndim != 1 or points.size < 6 or points.size % 2 or not (np.abs(points) <= far).all():
+            raise DatasetError(
+                f"{where}: a polygon must be x, y, … of at least 3 points in or near the image, got {str(polygon)[:80]}"
+            )
         usable.append(points)
     if not usable:
         return np.zeros(size, bool)
@@ -192,8 +215,8 @@ def decode_rle_text(text: str) -> list[int]:
         value, shift, more = 0, 0, True
         while more and position < len(text):
             code = ord(text[position]) - 48
-            if not 0 <= code < 64:
-                raise DatasetError(f"RLE text has an unknown character {text[position]!r}")
+            if not 0 <= code < 64 or shift > 40:
+                raise DatasetError(f"RLE text has an unknown character or too long a number at {text[position]!r}")
             value |= (code & 31) << shift
             more = bool(code & 32)
             shift += 5
@@ -238,10 +261,10 @@ def _digest(annotations: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             for item in content["images"]
         }
         for item in content["annotations"]:
-            records[item["image_id"]]["objects"].append(
-                {"class": numbers[item["category_id"]], "area": item["area"], "segmentation": item["segmentation"]}
-            )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, LabelError) as error:
+            kind, area = numbers[item["category_id"]], float(item["area"])
+            entry = {"class": kind, "area": area, "segmentation": item["segmentation"]}
+            records[item["image_id"]]["objects"].append(entry)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
         raise DatasetError(
             f"{annotations}: not COCO instance annotations ({type(error).__name__}: {error}); get them from {_SOURCE}"
         ) from error
@@ -250,7 +273,7 @@ def _digest(annotations: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def _write_index(folder: Path, name: str, header: dict[str, Any], records: Sequence[dict[str, Any]]) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_cache_folder(folder)
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -268,9 +291,17 @@ def _read_index(path: Path) -> tuple[NDArray[np.int64], dict[str, Any]]:
     """Byte offsets (N,) of the records, and the header."""
     offsets = []
     with path.open("rb") as file:
-        header = json.loads(file.readline())
+        try:
+            header = json.loads(file.readline())
+            classes = check_classes(header["classes"])
+            if not all(1 <= number <= len(classes) for ids in header["labels"] for number in ids):
+                raise ValueError("labels must be numbers of classes")
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise DatasetError(f"{path}: is damaged ({error}); remove the file") from error
         position = file.tell()
         for line in file:
             offsets.append(position)
             position += len(line)
+    if len(offsets) != len(header["labels"]):
+        raise DatasetError(f"{path}: must have {len(header['labels'])} records, got {len(offsets)}; remove the file")
     return np.asarray(offsets, np.int64), header

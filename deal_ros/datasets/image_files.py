@@ -4,7 +4,11 @@
 
 from __future__ import annotations
 
+import io
+import stat
+import struct
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +24,11 @@ from deal_ros.images import ImageError, encoded_size
 DepthKind = Literal["metric", "relative", "inverse", "none"]
 DEPTH_KINDS: tuple[DepthKind, ...] = ("metric", "relative", "inverse", "none")
 MAX_FILE_BYTES = 1 << 28
+_DAMAGE = (
+    *(OSError, ValueError, EOFError, LookupError, MemoryError, OverflowError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
+)
+"""What Pillow, NumPy and zipfile raise for damaged files."""
 _FARTHEST = 10.0  # an inverse map's zero is put at this many times the nearest depth
 
 
@@ -109,11 +118,14 @@ def read_ids(path: Path) -> NDArray[np.uint8]:
         DatasetError: if the file is missing, damaged or of another kind.
     """
     try:
-        with Image.open(path) as image:
+        data = read_bytes(path, "mask ")
+        encoded_size(data)
+        # PNG alone: for others Pillow may start a program (EPS), and a file's name says nothing of its kind.
+        with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if image.mode not in ("P", "L"):
                 raise DatasetError(f"{path}: mask must be an 8-bit grey or palette PNG, got mode {image.mode}")
             return np.asarray(image, np.uint8)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (*_DAMAGE, SyntaxError, Image.DecompressionBombError) as error:
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(f"{path}: mask cannot be read: {error}") from error
@@ -147,7 +159,10 @@ def read_array(path: Path) -> NDArray[np.generic]:
     if path.suffix == ".png":
         return read_png16(path)
     try:
-        if path.stat().st_size > MAX_FILE_BYTES or (zipfile.is_zipfile(path) and _unpacked(path) > MAX_FILE_BYTES):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise DatasetError(f"{path}: must be a plain file, got mode {stat.filemode(status.st_mode)}")
+        if status.st_size > MAX_FILE_BYTES or (zipfile.is_zipfile(path) and _unpacked(path) > MAX_FILE_BYTES):
             raise DatasetError(f"{path}: array must have at most {MAX_FILE_BYTES} bytes")
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
@@ -158,7 +173,7 @@ def read_array(path: Path) -> NDArray[np.generic]:
                 if "depth" not in names and len(names) != 1:
                     raise DatasetError(f"{path}: must hold one array or one named 'depth', got {', '.join(names)}")
                 values = loaded["depth" if "depth" in names else names[0]]
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
+    except _DAMAGE as error:
         if isinstance(error, DatasetError):
             raise
         raise DatasetError(f"{path}: array cannot be read: {error}") from error
@@ -174,14 +189,21 @@ def _unpacked(path: Path) -> int:
         return sum(item.file_size for item in archive.infolist())
 
 
-def read_bytes(path: Path) -> bytes:
-    """Contents of a file of at most 256 MiB; :class:`DatasetError` if it is missing, larger, or unreadable."""
+def read_bytes(path: Path, what: str = "") -> bytes:
+    """Contents of a plain file of at most 256 MiB; :class:`DatasetError` if it is missing, larger, or unreadable."""
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise DatasetError(f"{path}: must have at most {MAX_FILE_BYTES} bytes, got {path.stat().st_size}")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for ever, a device never end
+            raise DatasetError(f"{path}: must be a plain file, got mode {stat.filemode(status.st_mode)}")
+        if status.st_size > MAX_FILE_BYTES:
+            raise DatasetError(f"{path}: must have at most {MAX_FILE_BYTES} bytes, got {status.st_size}")
         return path.read_bytes()
     except OSError as error:
-        raise DatasetError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise DatasetError(f"{path}: {what}cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a zero byte in the name
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"{str(path)!r}: {what}cannot be read: {error}") from error
 
 
 def _as_metres(values: NDArray[np.float32], kind: DepthKind) -> NDArray[np.float32]:

@@ -69,7 +69,7 @@ def _read(path: Path, stamp: str, count: int) -> list[frozenset[str]] | None:
 
 
 def _write(folder: Path, name: str, values: dict[str, object]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    make_cache_folder(folder)
     descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -78,6 +78,13 @@ def _write(folder: Path, name: str, values: dict[str, object]) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def make_cache_folder(folder: Path) -> None:
+    """Make the folder of a cache; a link in its place, which could lead anywhere, is an ``OSError``."""
+    if folder.is_symlink():
+        raise OSError(f"{folder}: is a link")
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def user_cache_folder(root: Path) -> Path:

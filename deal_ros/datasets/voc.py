@@ -165,13 +165,25 @@ def find_voc(path: str | Path) -> Path | None:
     return None
 
 
+class _DoctypeError(Exception):
+    pass
+
+
+class _PlainBuilder(ElementTree.TreeBuilder):
+    """Refuses document types, in whatever encoding: entities, which they declare, can grow without end."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        """Called by the parser before anything in the document type is read."""
+        raise _DoctypeError(name)
+
+
 def _labels_from_xml(path: Path) -> set[str]:
     data = read_bytes(path)
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise DatasetError(f"{path}: annotations have no document type of their own; this file is refused")
     try:
-        root = ElementTree.fromstring(data)
-    except ElementTree.ParseError as error:
+        root = ElementTree.fromstring(data, ElementTree.XMLParser(target=_PlainBuilder()))
+    except _DoctypeError as error:
+        raise DatasetError(f"{path}: annotations have no document type of their own; this file is refused") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # the latter two for unknown encodings
         raise DatasetError(f"{path}: not XML: {error}") from error
     names = {(item.findtext("name") or "").strip() for item in root.findall("object")}
     unknown = sorted(names - set(VOC_CLASSES))

@@ -85,7 +85,9 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoin
             for key in file.keys():  # noqa: SIM118 - not a dict
                 group, _, name = key.partition("/")
                 groups.setdefault(group, {})[name] = file.get_tensor(key)
-    except (SafetensorError, OSError, KeyError, json.JSONDecodeError) as error:
+    except CheckpointError:
+        raise
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a whole checkpoint ({error}); remove it to start the stage anew") from error
     return Checkpoint(groups, state)
 

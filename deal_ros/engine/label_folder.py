@@ -67,7 +67,10 @@ def read_map(path: Path, num_classes: int) -> NDArray[np.uint8]:
     Raises:
         DatasetError: if it is missing, no 8-bit grey PNG, or holds other ids.
     """
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    try:
+        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
+    except cv2.error as error:  # a declared size that OpenCV refuses
+        raise DatasetError(f"{path}: cannot be read: {error}") from error
     if mask is None or mask.dtype != np.uint8 or mask.ndim != 2:
         found = "nothing readable" if mask is None else f"{mask.dtype} {mask.shape}"
         raise DatasetError(f"{path}: must be an 8-bit grey PNG of class ids, got {found}")
@@ -110,7 +113,7 @@ def read_index(folder: Path) -> dict[str, Any]:
         info = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise DatasetError(f"{path}: not there; run `deal pseudo-label` to its end first") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not readable: {error}; remove the folder and make the labels anew") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT or not isinstance(info.get("classes"), list):
         raise DatasetError(f"{path}: must be a {FORMAT!r}; make the labels anew")

@@ -107,7 +107,10 @@ def load_recipe(path: str | Path, *, smoke: bool = False, changes: Mapping[str, 
     """
     values = load_yaml(path)
     if smoke:
-        values = merged(values, values.get("smoke") or {})
+        changed = values.get("smoke") or {}
+        if not isinstance(changed, Mapping):
+            raise ConfigError(f"{path}.smoke: must be a mapping, got {changed!r:.80}")
+        values = merged(values, changed)
     return from_mapping(Recipe, merged(values, changes or {}), str(path))
 
 

@@ -93,7 +93,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:
+            except (ValueError, RecursionError):
                 continue
             if isinstance(record, dict) and isinstance(record.get("step"), int):
                 records.append(record)
@@ -107,7 +107,7 @@ def read_result(path: str | Path) -> dict[str, Any] | None:
         return None
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: not readable ({error}); remove it to run this stage again") from error
 
 
