@@ -206,7 +206,7 @@ class _Session:
         camera = _Camera(self.node, case)
         try:
             self.masks.clear()
-            self._wait_for_mask(120.0 if first else 8.0)
+            self._wait_for_mask(120.0 if first else 5.0)
             time.sleep(SETTLE_S)
             began, sent, used, heard = time.monotonic(), len(camera.stamps), self._cpu_s(), dict(counts)
             time.sleep(case.seconds)

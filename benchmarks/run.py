@@ -4,7 +4,8 @@
 
     python benchmarks/run.py [--quick] [--json FILE] [--only NAME…]
 
-Each script is a process of its own. What cannot run becomes a row without verdict that says why, and the exit code 1.
+Each script is a process of its own. What cannot run becomes a row without verdict that says why, and the exit code 1;
+Ctrl-C keeps what was measured.
 Raw figures with commit, versions and device stay in benchmarks/results (of quick runs in benchmarks/results/quick).
 The page keeps the newest rows of scripts that were not run this time, and takes rows that need a GPU from results that
 were measured on one. Nothing else should run meanwhile: how busy others kept the machine stands in the page.
@@ -32,7 +33,7 @@ from common import RESULTS, Row, table
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parent / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
-TIMEOUT_S = {True: 90.0, False: 2400.0}
+TIMEOUT_S = {True: 150.0, False: 2400.0}
 
 
 def scripts() -> list[Path]:
@@ -174,15 +175,21 @@ def main() -> int:
     failed: list[str] = []
     began = time.monotonic()
     for name in arguments.only:
-        busy[name], start = others_percent(), time.monotonic()
         print(f"{name} … ", end="", flush=True, file=sys.stderr)
-        rows[name], ran = measure(known[name], arguments.quick, TIMEOUT_S[arguments.quick])
+        try:
+            busy[name], start = others_percent(), time.monotonic()
+            rows[name], ran = measure(known[name], arguments.quick, TIMEOUT_S[arguments.quick])
+        except KeyboardInterrupt:
+            failed.append(name)
+            rows[name] = [failure(question(known[name]), "interrupted")]
+            print("interrupted; what was measured is kept", file=sys.stderr)
+            break
         failed += [] if ran else [name]
         print(f"{time.monotonic() - start:.0f} s" if ran else rows[name][0].figure, file=sys.stderr)
-    print(table([entry for name in arguments.only for entry in rows[name]]))
+    print(table([entry for name in rows for entry in rows[name]]))
     print(f"{time.monotonic() - began:.0f} s in all", file=sys.stderr)
     if arguments.json:
-        entries = [asdict(entry) for name in arguments.only for entry in rows[name]]
+        entries = [asdict(entry) for name in rows for entry in rows[name]]
         arguments.json.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     content = [(name, raw) for name in known if (raw := _newest(name, rows, failed, arguments.quick, busy))]
     PAGE.write_text(update_page(PAGE.read_text(encoding="utf-8"), page_block(content)), encoding="utf-8")

@@ -4,7 +4,7 @@
 
     python benchmarks/training.py [--quick] [--json FILE]
 
-CAM training (EfficientNet-Lite0, output stride 16, DEAL) on a sample store of 240×320 frames, three ways in turn:
+CAM training (EfficientNet-Lite0, output stride 16, DEAL) on a store of 240×320 frames (quick: 120×160), in turn:
 batches from the engine's loader (decoded once, augmented anew each time), the same step on one batch that lies in
 memory, and the loader with cached views and features of the frozen trunk, as config/recipes/robot.yaml has it. Decoding
 itself, which a run pays once per frame where the cache holds them and at every use where it does not, is timed beside.
@@ -38,19 +38,20 @@ SIZE = (240, 320)
 def run(quick: bool) -> Report:
     """Measure on the GPU if there is one, else on the CPU."""
     ranks = alone()
-    batch, repeats, frames = (8, 5, 24) if quick else (16, 15, 64)
+    batch, repeats, frames, size = (8, 5, 16, (120, 160)) if quick else (16, 15, 64, SIZE)
     with tempfile.TemporaryDirectory() as folder:
-        store = make_store(Path(folder) / "store", frames)
-        calls, sources = ways(store, batch, ranks)
-        series = time_calls(calls, warmup=2, repeats=repeats)
+        store = make_store(Path(folder) / "store", frames, size)
+        calls, sources = ways(store, batch, ranks, size)
+        series = time_calls(calls, warmup=1 if quick else 2, repeats=repeats)
         decoding = time_calls({"decode": lambda: store[0]}, repeats=20)["decode"]
         store.close()
     device = ranks.device.type
     wait = 100 * (1 - 1 / median_ratio(series["loader"], series["memory"], device))
     speedup = median_ratio(series["loader"], series["cached"], device)
     clock = "cpu_s" if device == "cpu" else "wall_s"
+    loaded = batch / series["loader"].median_s
     rows = [
-        row(QUESTION, f"images/s, loader, batch {batch}", batch / series["loader"].median_s, "1/s"),
+        row(QUESTION, f"images/s, loader, batch {batch} of {size[1]}×{size[0]}", loaded, "1/s"),
         row(QUESTION, "images/s, tensors in memory", batch / series["memory"].median_s, "1/s"),
         row(QUESTION, "data's share of a step", max(0.0, wait), "%", at_most=5),
         row(QUESTION, "images/s, cached features of four frozen stages", batch / series["cached"].median_s, "1/s"),
@@ -58,23 +59,25 @@ def run(quick: bool) -> Report:
         row(QUESTION, "decoding one frame of a store", 1e3 * statistics.median(getattr(decoding, clock)), "ms"),
     ]
     timings = {name: values.summary() for name, values in {**series, "decode": decoding}.items()}
-    return Report(rows, {"batch": batch, "size": SIZE, "frames": frames, "timings": timings, "views": sources})
+    return Report(rows, {"batch": batch, "size": size, "frames": frames, "timings": timings, "views": sources})
 
 
-def make_store(path: Path, frames: int) -> SampleStore:
+def make_store(path: Path, frames: int, size: tuple[int, int]) -> SampleStore:
     """A store of drawn scenes."""
     store = SampleStore.create(path, CLASSES)
     for number in range(frames):
         kind = 1 + number % len(CLASSES)
-        store.append(miniature_sample([kind], CLASSES, seed=number, size=SIZE), sequence=str(number))
+        store.append(miniature_sample([kind], CLASSES, seed=number, size=size), sequence=str(number))
     return store
 
 
-def ways(store: SampleStore, batch: int, ranks: Any) -> tuple[dict[str, Callable[[], None]], dict[str, int]]:
+def ways(
+    store: SampleStore, batch: int, ranks: Any, size: tuple[int, int]
+) -> tuple[dict[str, Callable[[], None]], dict[str, int]]:
     """One optimiser step by each way of getting data."""
     settings = OptimizationConfig(batch_size=batch)
-    live = FrameSource(store, LoaderConfig(size=SIZE), seed=0)
-    kept = FrameSource(store, LoaderConfig(size=SIZE, cached_views=2), seed=0)
+    live = FrameSource(store, LoaderConfig(size=size), seed=0)
+    kept = FrameSource(store, LoaderConfig(size=size, cached_views=2), seed=0)
     for position in range(len(live)):  # a run decodes each frame once
         live.frame(position)
     full, full_step = stepper(0, settings, ranks)
