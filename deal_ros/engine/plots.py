@@ -52,6 +52,17 @@ def plot_thresholds(
     return _save(figure, path)
 
 
+def plot_lines(path: Path, title: str, x_label: str, lines: Mapping[str, Sequence[tuple[float, float, float]]]) -> Path:
+    """Draw named lines of (x, y, half height of its error bar)."""
+    figure = _figure(2)
+    axes = figure.add_subplot(1, 1, 1)
+    for name, points in lines.items():
+        xs, ys, bars = zip(*points)
+        axes.errorbar(xs, ys, yerr=bars, label=name, marker=".", capsize=2)
+    _label(axes, title, x_label)
+    return _save(figure, path)
+
+
 def _figure(panels: int) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

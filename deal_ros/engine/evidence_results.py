@@ -1,0 +1,243 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""From raw records to results.json, the tables of results.md and the plots: a function of the records alone."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deal_ros.engine.checkpoint import write_text
+from deal_ros.engine.evidence import CLEAN, DEFAULT
+from deal_ros.engine.evidence_measure import FIXED, RAW, SWEPT, TRUTH_FREE
+from deal_ros.engine.evidence_run import RAW_FOLDER, TEST, VALIDATION, EvidenceRun, read_raw
+from deal_ros.engine.plots import plot_lines
+
+BEGIN, END = "<!-- generated tables: begin -->", "<!-- generated tables: end -->"
+SEEDS, LABELS, STUDENT = "cam seeds", "pseudo-labels", "student"
+COLUMNS = ("data", "network", "losses", "depth", "stage", "threshold", "mIoU", "contour F", "mAP", "seeds")
+AXES = {"strength": "noise strength", "missing": "share of depth missing", "shift": "misregistration, pixels"}
+"""Conditions of depth whose names are one of these words and a number are drawn as a curve, ``clean`` being 0."""
+
+Row = dict[str, Any]
+
+
+def rows_of(records: Iterable[dict[str, Any]]) -> list[Row]:
+    """Rows ``{data, network, losses, stage, threshold, depth, seeds, miou, miou_sd, contour_f, map, commit, machine}``.
+
+    ``miou``, ``contour_f`` and ``map`` are means over ``seeds`` in [0, 1], ``miou_sd`` the standard deviation (one
+    degree of freedom; ``null`` for a single seed). ``map`` is the classifier's on the measured images; a student's says
+    how well its masks recover image labels.
+    """
+    found: dict[tuple[str, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
+    for record in records:
+        cell = record["cell"]
+        losses = cell["losses"] + (f" [{cell['ablation']}]" if cell["ablation"] != DEFAULT else "")
+
+        def add(
+            domain: str, stage: str, threshold: str, figures: dict[str, Any], record: Any = record, losses: str = losses
+        ) -> None:
+            cell = record["cell"]
+            key = (f"{domain} {record['split']}", cell["network"], losses, stage, threshold, cell["depth"])
+            found.setdefault(key, []).append((record, figures))
+
+        for domain, kinds in record.get("cam", {}).items():
+            for kind, figures in kinds.items():
+                if isinstance(figures, dict):
+                    stage = SEEDS if kind == RAW else f"{LABELS} {kind}"
+                    for name in (SWEPT, TRUTH_FREE, FIXED):
+                        add(domain, stage, name, {**figures[name], "map": kinds["map"]})
+        for domain, figures in record.get("student", {}).items():
+            add(domain, STUDENT, "none", {**figures, "map": figures.get("label_recovery")})
+    rows = []
+    for (data, network, losses, stage, threshold, depth), entries in found.items():
+        values = [figures["miou"] for _, figures in entries]
+        rows.append(
+            {
+                "data": data,
+                "network": network,
+                "losses": losses,
+                "stage": stage,
+                "threshold": threshold,
+                "depth": depth,
+                "seeds": sorted(record["seed"] for record, _ in entries),
+                "miou": _mean(values),
+                "miou_sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+                "contour_f": _mean(figures.get("contour_f") for _, figures in entries),
+                "map": _mean(figures.get("map") for _, figures in entries),
+                "commit": " ".join(sorted({name for record, _ in entries for name in record["trained"]})),
+                "machine": " / ".join(sorted({record["machine"] for record, _ in entries})),
+            }
+        )
+    return rows
+
+
+def publish(run: EvidenceRun, docs: str | Path) -> Path:
+    """Copy the raw records of a run into ``docs``/evidence, trials apart, and write the results; returns results.md.
+
+    Trials of settings that validation did not choose go to evidence/trials and into no table.
+    """
+    docs = Path(docs)
+    decided = {(cell.network, cell.losses): cell.choice for cell in run.decided(run.choose())}
+    for record_path in sorted((run.out / RAW_FOLDER).glob("*.json")):
+        text = record_path.read_text(encoding="utf-8")
+        cell = json.loads(text)["cell"]
+        same = decided.get((cell["network"], cell["losses"])) == cell["choice"]
+        write_text(docs / "evidence" / ("" if same else "trials") / record_path.name, text)
+    return write_results(docs)
+
+
+def write_results(docs: str | Path) -> Path:
+    """Write results.json, the tables between the markers of results.md, and the plots, from ``docs``/evidence.
+
+    Raises:
+        ValueError: if there is no record, or results.md lacks its markers.
+    """
+    docs = Path(docs)
+    records = read_raw([docs / "evidence"])
+    if not records:
+        raise ValueError(f"{docs / 'evidence'}: must hold raw records, got none; run `deal evidence CONFIG` first")
+    rows = rows_of(records)
+    write_text(docs / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    plots = draw(rows, docs / "images")
+    page = docs / "results.md"
+    text = page.read_text(encoding="utf-8") if page.is_file() else f"# Results\n\n{BEGIN}\n{END}\n"
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        raise ValueError(f"{page}: must have the markers {BEGIN} and {END} once each")
+    head, tail = text.split(BEGIN)[0], text.split(END)[1]
+    pictures = [f"![{path.stem.replace('_', ' ')}](images/{path.name})\n" for path in plots]
+    write_text(page, "\n".join([head + BEGIN, "", *tables(rows, records), *pictures, END + tail]))
+    return page
+
+
+def tables(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines of Markdown: what each split says, the questions first."""
+    machines = sorted({record["machine"] for record in records})
+    hours = sum(sum(record["wall"].values()) for record in records) / 3600
+    lines = [f"{len(records)} records, {hours:.1f} hours of computing, on {'; '.join(machines)}.", ""]
+    for split in (TEST, VALIDATION):
+        chosen = [row for row in rows if row["data"].endswith(f" {split}")]
+        if not chosen:
+            continue
+        lines += [f"## {'Test split' if split == TEST else 'Validation split, on which everything was chosen'}", ""]
+        questions = list(_questions(chosen))
+        if questions:
+            lines += ["| data | network | question | mIoU points |", "| --- | --- | --- | --- |", *questions, ""]
+        plainly = [row for row in chosen if row["threshold"] != FIXED or "[" not in row["losses"]]
+        lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS), *map(_line, plainly), ""]
+    lines += ["All figures in percent, mean ± standard deviation over seeds."]
+    return [*lines, ""]
+
+
+def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Curves of mIoU (swept threshold, raw CAMs) against each numeric ablation and each axis of depth damage."""
+    curves: dict[tuple[str, str], dict[str, list[tuple[float, Row]]]] = {}
+    for row in rows:
+        if row["stage"] != SEEDS or row["threshold"] != SWEPT:
+            continue
+        line = f"{row['network']} {row['data']}"
+        if (match := re.fullmatch(r"(.+) \[(.+) = ([\d.eE+-]+)\]", row["losses"])) and row["depth"] == CLEAN:
+            curves.setdefault((match[2], match[2]), {}).setdefault(f"{line} {match[1]}", []).append(
+                (float(match[3]), row)
+            )
+        elif "[" not in row["losses"]:
+            match = re.fullmatch(r"(\w+) ([\d.]+)", row["depth"])
+            axes = [match[1]] if match else list(AXES) if row["depth"] == CLEAN else []
+            for axis in axes:
+                if axis in AXES:
+                    x = float(match[2]) if match else 0.0
+                    curves.setdefault((axis, AXES[axis]), {}).setdefault(f"{line} {row['losses']}", []).append((x, row))
+    paths = []
+    for (name, label), lines in curves.items():
+        drawn = {
+            title: [
+                (x, 100 * row["miou"], 100 * (row["miou_sd"] or 0)) for x, row in sorted(points, key=lambda p: p[0])
+            ]
+            for title, points in lines.items()
+            if len({x for x, _ in points}) > 1
+        }
+        if drawn:
+            file = "evidence_" + re.sub(r"\W+", "_", name) + ".png"
+            paths.append(plot_lines(folder / file, f"mIoU of CAM seeds against {label}", label, drawn))
+    return paths
+
+
+def _questions(rows: Sequence[Row]) -> Iterable[str]:
+    """What the differences between rows say, where both rows are there."""
+    at = {(r["data"], r["network"], r["losses"], r["depth"], r["stage"], r["threshold"]): r for r in rows}
+    places = {(row["data"], row["network"]): None for row in rows}
+
+    def figure(place: tuple[str, str], losses: str, depth: str, stage: str, way: str, key: str = "miou") -> Any:
+        row = at.get((*place, losses, depth, stage, way))
+        return row[key] if row else None
+
+    for place in places:
+        pairs = {
+            "DEAL − baseline, CAM seeds, swept": (("deal", CLEAN, SEEDS, SWEPT), ("baseline", CLEAN, SEEDS, SWEPT)),
+            "… of it earned by aligned depth (− shuffled control)": (
+                ("deal", CLEAN, SEEDS, SWEPT),
+                ("deal", "shuffled", SEEDS, SWEPT),
+            ),
+            "DEAL with noise as of a RealSense − baseline": (
+                ("deal", "strength 1", SEEDS, SWEPT),
+                ("baseline", CLEAN, SEEDS, SWEPT),
+            ),
+            "published form − baseline": (
+                ("deal published form", CLEAN, SEEDS, SWEPT),
+                ("baseline", CLEAN, SEEDS, SWEPT),
+            ),
+            "ISL + FSL + DEAL − ISL + FSL": (("isl,fsl,deal", CLEAN, SEEDS, SWEPT), ("isl,fsl", CLEAN, SEEDS, SWEPT)),
+            "DEAL − baseline, both after RGB-D PAMR, swept": (
+                ("deal", CLEAN, f"{LABELS} rgbd", SWEPT),
+                ("baseline", CLEAN, f"{LABELS} rgbd", SWEPT),
+            ),
+            "RGB-D PAMR alone: refined − raw, baseline, swept": (
+                ("baseline", CLEAN, f"{LABELS} rgbd", SWEPT),
+                ("baseline", CLEAN, SEEDS, SWEPT),
+            ),
+            "truth-free − swept threshold, DEAL, raw": (
+                ("deal", CLEAN, SEEDS, TRUTH_FREE),
+                ("deal", CLEAN, SEEDS, SWEPT),
+            ),
+            "truth-free − swept threshold, DEAL, after RGB-D PAMR": (
+                ("deal", CLEAN, f"{LABELS} rgbd", TRUTH_FREE),
+                ("deal", CLEAN, f"{LABELS} rgbd", SWEPT),
+            ),
+            "student of DEAL − student of the baseline": (
+                ("deal", CLEAN, STUDENT, "none"),
+                ("baseline", CLEAN, STUDENT, "none"),
+            ),
+        }
+        for question, (one, other) in pairs.items():
+            first, second = figure(place, *one), figure(place, *other)
+            if first is not None and second is not None:
+                yield f"| {place[0]} | {place[1]} | {question} | {100 * (first - second):+.1f} |"
+        first = figure(place, "deal", CLEAN, SEEDS, SWEPT, "map")
+        second = figure(place, "baseline", CLEAN, SEEDS, SWEPT, "map")
+        if first is not None and second is not None:
+            yield f"| {place[0]} | {place[1]} | DEAL − baseline, mAP points | {100 * (first - second):+.1f} |"
+        weak, full = (figure(place, losses, CLEAN, STUDENT, "none") for losses in ("deal", "true masks"))
+        if weak is not None and full:
+            share = f"{100 * weak / full:.0f} %"
+            yield f"| {place[0]} | {place[1]} | student of DEAL, share of the one on true masks | {share} |"
+
+
+def _line(row: Row) -> str:
+    spread = f" ± {100 * row['miou_sd']:.1f}" if row["miou_sd"] is not None else ""
+    cells = [row["data"], row["network"], row["losses"], row["depth"], row["stage"], row["threshold"]]
+    cells += [_percent(row["miou"]) + spread, _percent(row["contour_f"]), _percent(row["map"]), str(len(row["seeds"]))]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.mean(known)) if known else None
