@@ -264,7 +264,7 @@ def _read_file(path: Path, limit: int) -> bytes:
         if status.st_size > limit:
             raise BundleError(f"{path}: must have at most {limit} bytes, got {status.st_size}")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
-            return file.read(limit + 1)
+            return file.read(status.st_size)  # not the limit: Python reserves what is asked for
     finally:
         os.close(descriptor)
 
