@@ -87,7 +87,7 @@ def graph(tmp_path_factory) -> dict[str, dict[str, set[str]]]:
             ]
             children.append(subprocess.Popen(command, env=os.environ))
         found: dict[str, dict[str, set[str]]] = {}
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             rclpy.spin_once(node, timeout_sec=0.3)
             now = look(node)
