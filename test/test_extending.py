@@ -24,8 +24,8 @@ def examples() -> dict[str, str]:
 
 
 def run(title: str, **given: object) -> dict[str, object]:
-    names = {"__name__": "extending", **given}
-    exec(compile(examples()[title], str(PAGE), "exec"), names)  # noqa: S102 - the page is ours
+    names = {"__name__": "__main__", **given}
+    exec(compile(examples()[title], str(PAGE), "exec", dont_inherit=True), names)  # noqa: S102 - the page is ours
     return names
 
 
