@@ -28,4 +28,4 @@ print("both")
 def test_an_optimiser_after_rendering_does_not_end_the_process():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
     assert done.returncode == 0, f"exit code {done.returncode}: {done.stderr[-500:]}"
-    assert done.stdout.strip() == "both"
+    assert "both" in done.stdout.split()
