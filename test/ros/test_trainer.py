@@ -90,7 +90,7 @@ def test_refuses_to_start_and_says_what_is_missing(graph, tmp_path, store):
     assert "must be among --losses" in graph.set(node, options=["--out", "/tmp/elsewhere"])["options"].reason
     values = graph.status(node)["values"]
     assert {"training", "training stage", "progress", "eta s", "bundle"} <= set(values)
-    assert status()["state"] == "idle"
+    graph.wait(lambda: status().get("state") == "idle", "the first status")
 
 
 def test_cancel_and_shutdown_leave_no_process_behind(graph, tmp_path, store):
