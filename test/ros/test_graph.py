@@ -87,15 +87,15 @@ def graph(tmp_path_factory) -> dict[str, dict[str, set[str]]]:
             ]
             children.append(subprocess.Popen(command, env=os.environ))
         found: dict[str, dict[str, set[str]]] = {}
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 90
         while True:
             rclpy.spin_once(node, timeout_sec=0.3)
             now = look(node)
-            complete = all(now.get(name, {}).get("publish", set()) & MARKS[name] for name in NODES)
-            if complete and now == found:
+            missing = [name for name in NODES if not now.get(name, {}).get("publish", set()) & MARKS[name]]
+            if not missing and found.keys() == now.keys():
                 break  # everybody is there and nothing has changed for a second
             found = now
-            assert time.monotonic() < deadline, f"the nodes did not come up: {now}"
+            assert time.monotonic() < deadline, f"not up: {missing}; seen: {now}"
             time.sleep(1.0)
         return found
     finally:
