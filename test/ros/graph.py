@@ -52,10 +52,12 @@ def join():
 class NodeProcess:
     """One of our nodes as a robot starts it."""
 
-    def __init__(self, node, namespace, log, parameters, environment=None):
+    def __init__(self, node, namespace, log, parameters, environment=None, files=()):
         self.node, self.name = node, f"{namespace}/{node}"
         self.log = log
         command = [sys.executable, "-m", f"deal_ros.ros.nodes.{node}", "--ros-args", "-r", f"__ns:={namespace}"]
+        for file in files:
+            command += ["--params-file", str(file)]
         for key, value in parameters.items():
             command += ["-p", f"{key}:={json.dumps(value)}"]
         with log.open("ab") as output:
@@ -117,10 +119,10 @@ class Graph:
         self._executor.shutdown(timeout_sec=1)
         self.node.destroy_node()
 
-    def start(self, node, namespace=None, wait="active", environment=None, **parameters):
-        """Start a node and wait for its lifecycle state."""
+    def start(self, node, namespace=None, wait="active", environment=None, files=(), **parameters):
+        """Start a node with parameter files below the parameters, and wait for its lifecycle state."""
         log = self._tmp_path / f"{node}-{len(self._processes)}.log"
-        process = NodeProcess(node, namespace or self.namespace, log, parameters, environment)
+        process = NodeProcess(node, namespace or self.namespace, log, parameters, environment, files)
         self._processes.append(process)
         if wait:
             self.wait_state(process, wait)

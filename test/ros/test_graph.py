@@ -6,15 +6,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import subprocess
-import sys
-import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import pytest
-import rclpy
 import ros_graph
 import yaml
 
@@ -68,42 +63,17 @@ def graph(tmp_path_factory) -> dict[str, dict[str, set[str]]]:
         "trainer": {"store": str(folder / "store"), "models_folder": str(folder / "models")},
         "segmenter": {"models_folder": str(folder / "models")},
     }
-    children = []
-    ros_graph.join()
-    node = rclpy.create_node("looking_on")
-    try:
+    with ros_graph.Graph(folder) as graph:
         for name, parameters in own.items():
-            path = folder / f"{name}.yaml"
-            path.write_text(yaml.safe_dump({"/**": {"ros__parameters": parameters}}))
-            arguments = ["--params-file", str(ROOT / "config" / f"{name}.yaml"), "--params-file", str(path)]
-            command = [
-                sys.executable,
-                "-m",
-                f"deal_ros.ros.nodes.{name}",
-                "--ros-args",
-                "-r",
-                "__ns:=/robot",
-                *arguments,
-            ]
-            children.append(subprocess.Popen(command, env=os.environ))
-        found: dict[str, dict[str, set[str]]] = {}
-        deadline = time.monotonic() + 90
-        while True:
-            rclpy.spin_once(node, timeout_sec=0.3)
-            now = look(node)
-            missing = [name for name in NODES if not now.get(name, {}).get("publish", set()) & MARKS[name]]
-            if not missing and found.keys() == now.keys():
-                break  # everybody is there and nothing has changed for a second
-            found = now
-            assert time.monotonic() < deadline, f"not up: {missing}; seen: {now}"
-            time.sleep(1.0)
-        return found
-    finally:
-        node.destroy_node()
-        for child in children:
-            child.terminate()
-        for child in children:
-            child.wait(10)
+            graph.start(name, "/robot", files=[ROOT / "config" / f"{name}.yaml"], **parameters)
+
+        def whole():
+            """All names, once each node's topics have come: they follow its name."""
+            found = look(graph.node)
+            complete = all(found.get(name, {}).get("publish", set()) & topics for name, topics in MARKS.items())
+            return found if complete else None
+
+        return graph.wait(whole, "the names of all four nodes")
 
 
 # A topic that each node has once it is active.
