@@ -13,6 +13,7 @@ References: REP 117 and 118 (depth); the depth transports' 12-byte header and in
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -126,11 +127,12 @@ DEPTH_HEADER_BYTES = 12
 """Length of the header before the image in a compressedDepth message: format and two quantisation parameters."""
 
 
-def decode_color(message: Any) -> NDArray[np.uint8]:
+def decode_color(message: Any, long_tail: Callable[[Any], Any] | None = None) -> NDArray[np.uint8]:
     """Decode a colour ``sensor_msgs/Image`` or ``CompressedImage``.
 
     Args:
         message: has ``format`` and ``data`` (JPEG or PNG), or ``height, width, encoding, is_bigendian, step, data``.
+        long_tail: gives the RGB pixels of a Bayer or YUV image without padding; ``None`` takes ``rosbags-image``.
 
     Returns:
         uint8 (H, W, 3), RGB. For ``rgb8`` a view of the message's bytes: do not write to it.
@@ -142,7 +144,7 @@ def decode_color(message: Any) -> NDArray[np.uint8]:
         return _decode_compressed_color(message)
     encoding = str(message.encoding)
     if encoding.lower().startswith(_LONG_TAIL):
-        return _decode_long_tail(message)
+        return _decode_long_tail(message, long_tail or _by_rosbags_image)
     if encoding not in _COLOR_LAYOUTS:
         raise ImageError(
             f"colour encoding must be one of {', '.join(_COLOR_LAYOUTS)}, a Bayer or a YUV one, got {encoding[:40]!r}"
@@ -303,14 +305,9 @@ def _fill_runs(values: NDArray[np.int64], pixels: int) -> NDArray[np.uint16]:
     return depth
 
 
-def _decode_long_tail(message: Any) -> NDArray[np.uint8]:
-    """Bayer and YUV, by ``rosbags-image``, after the layout has been checked here and padding removed."""
+def _decode_long_tail(message: Any, convert: Callable[[Any], Any]) -> NDArray[np.uint8]:
+    """Bayer and YUV, by a library, after the layout has been checked here and padding removed."""
     encoding = str(message.encoding).lower()
-    try:
-        from rosbags.image import ImageError as LibraryError
-        from rosbags.image import message_to_cvimage
-    except ImportError as error:
-        raise ImageError(f"colour encoding {encoding!r} needs rosbags-image; pip install rosbags-image") from error
     wide = np.dtype(np.uint16) if encoding.endswith("16") else np.dtype(np.uint8)
     channels = 2 if encoding.startswith(("yuv", "uyvy", "yuyv")) else 1
     pixels = np.ascontiguousarray(raw_view(message, wide, channels))
@@ -323,10 +320,21 @@ def _decode_long_tail(message: Any) -> NDArray[np.uint8]:
         data=pixels.reshape(-1).view(np.uint8),
     )
     try:
-        image = message_to_cvimage(compact, "rgb8")  # type: ignore[arg-type]
-    except (LibraryError, cv2.error, ValueError, TypeError) as error:
+        return np.asarray(convert(compact), np.uint8)
+    except (cv2.error, ValueError, TypeError, RuntimeError) as error:
         raise ImageError(f"colour encoding {encoding[:40]!r} cannot be decoded: {error}") from error
-    return np.asarray(image, np.uint8)
+
+
+def _by_rosbags_image(message: Any) -> Any:
+    try:
+        from rosbags.image import ImageError as LibraryError
+        from rosbags.image import message_to_cvimage
+    except ImportError as error:
+        raise ValueError("it needs rosbags-image; pip install rosbags-image") from error
+    try:
+        return message_to_cvimage(message, "rgb8")
+    except LibraryError as error:
+        raise ValueError(str(error)) from error
 
 
 def _imdecode(data: NDArray[np.uint8], flags: int) -> NDArray[Any]:

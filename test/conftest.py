@@ -11,8 +11,9 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
@@ -24,6 +25,7 @@ def _surroundings() -> Path:
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0")
     home = Path(tempfile.mkdtemp(prefix=f"deal_ros_test_{worker}_"))
     cache = ROOT / ".pytest_cache" / "matplotlib"
+    paths = [str(ROOT), str(ROOT / "test" / "support")]
     os.environ.update(
         HOME=str(home),
         ROS_HOME=str(home / ".ros"),
@@ -35,7 +37,7 @@ def _surroundings() -> Path:
         MPLCONFIGDIR=str(cache),
         MPLBACKEND="Agg",
         HF_HUB_OFFLINE="1",
-        PYTHONPATH=os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])]),
+        PYTHONPATH=os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH", "")])]),
     )
     # LOCALHOST makes rmw_fastrtps build its own transports and forget LARGE_DATA: then best-effort images are lost.
     os.environ.pop("ROS_AUTOMATIC_DISCOVERY_RANGE", None)
@@ -87,7 +89,7 @@ def pytest_sessionfinish(exitstatus: int) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Leave nothing behind. A process that was in the DDS graph ends here and now: see join() in test/ros/graph.py."""
+    """Leave nothing behind. A process that was in the DDS graph ends here and now: join() in ros_graph.py says why."""
     shutil.rmtree(HOME, ignore_errors=True)
     if "ros_graph" in sys.modules and not hasattr(config, "workerinput"):
         sys.stdout.flush()
@@ -140,3 +142,11 @@ def _reason_without_gl() -> str:
 def repository() -> Path:
     """The root of the checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def benchmarks() -> Iterator[Callable[[str], Any]]:
+    """Imports a module of the benchmarks by its name; they import one another as scripts do."""
+    sys.path.append(str(ROOT / "benchmarks"))
+    yield importlib.import_module
+    sys.path.remove(str(ROOT / "benchmarks"))

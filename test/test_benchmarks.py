@@ -4,25 +4,13 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
-import sys
 import time
 
 import pytest
 
 ROW = {"question", "figure", "value", "unit", "target", "holds"}
-
-
-@pytest.fixture(scope="module")
-def benchmarks(repository):
-    """Modules of the benchmarks, which import one another as scripts do."""
-    sys.path.insert(0, str(repository / "benchmarks"))
-    try:
-        yield lambda name: importlib.import_module(name)
-    finally:
-        sys.path.remove(str(repository / "benchmarks"))
 
 
 def script(folder, body, name="script.py"):

@@ -7,24 +7,12 @@ The benchmarks have the figures to reach; here is what must not be lost unseen. 
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch
-
-
-@pytest.fixture(scope="module")
-def benchmarks(repository):
-    """Modules of the benchmarks, which import one another as scripts do."""
-    sys.path.insert(0, str(repository / "benchmarks"))
-    try:
-        yield lambda name: importlib.import_module(name)
-    finally:
-        sys.path.remove(str(repository / "benchmarks"))
 
 
 def test_the_predictor_is_near_its_forward_pass_and_ahead_of_plain_torch(benchmarks):

@@ -8,14 +8,11 @@ import contextlib
 import errno
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent / "engine"))
 from engine_scenes import cam_config, scenes
 
 from deal_ros.engine import checkpoint

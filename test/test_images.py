@@ -5,8 +5,6 @@ from __future__ import annotations
 import array
 import random
 import struct
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -15,8 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-
-sys.path.insert(0, str(Path(__file__).parent))
 from image_messages import compressed_depth_message, compressed_message, encode_rvl, inverse_depth, raw_message
 
 from deal_ros.images import (

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from deal_ros.datasets.keyframes import KeyframeSelector
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.store_files import StoreError
-from deal_ros.images import decode_color, decode_depth
+from deal_ros.images import decode_depth
 from deal_ros.labels import parse_labels
 from deal_ros.pairing import Pair
+from deal_ros.ros.convert import decode_color
 from deal_ros.sample import Sample
 
 _DISK_CHECK_S = 1.0

@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import array
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
+from deal_ros import images
 from deal_ros.images import ImageError
 
 _DTYPES = {"mono8": np.uint8, "rgb8": np.uint8, "16UC1": np.uint16, "32FC1": np.float32}
@@ -34,6 +37,24 @@ def check_pixels(message: Any, max_megapixels: float) -> None:
             f"image must have at most {max_megapixels:g} megapixels, got {message.height} x {message.width} in"
             f" {len(message.data)} bytes; raise max_megapixels if the camera is that large"
         )
+
+
+def decode_color(message: Any) -> NDArray[np.uint8]:
+    """As :func:`deal_ros.images.decode_color`, Bayer and YUV by ``cv_bridge`` where that can be used."""
+    return images.decode_color(message, _cv_bridge())
+
+
+@functools.cache
+def _cv_bridge() -> Callable[[Any], Any] | None:
+    """``cv_bridge``'s conversion to RGB; ``None`` where it is absent or was built for another NumPy."""
+    try:
+        from cv_bridge import CvBridge
+        from cv_bridge.boost import cv_bridge_boost  # its compiled half, else loaded at the first image only
+    except (ImportError, AttributeError, SystemError):
+        return None
+    del cv_bridge_boost
+    bridge = CvBridge()
+    return lambda image: bridge.imgmsg_to_cv2(image, "rgb8")
 
 
 def make_header(stamp: int, frame_id: str) -> Header:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deal_ros.images import ImageError, decode_color, decode_depth, stamp_ns
+from deal_ros.images import ImageError, decode_depth, stamp_ns
+from deal_ros.ros.convert import decode_color
 from deal_ros.ros.diagnostics import Rate, Window
 from deal_ros.ros.models import ModelSlot
 from deal_ros.ros.outputs import Segmented

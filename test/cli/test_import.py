@@ -11,8 +11,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from bag_writing import SECOND, START, recording, write_bag
 
 from deal_ros.cli import main

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from bag_writing import (
     DEPTH_TOPIC,
     INFO_TOPIC,

@@ -7,13 +7,10 @@ from __future__ import annotations
 import random
 import sqlite3
 import struct
-import sys
 import tracemalloc
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from bag_writing import START, recording, split_bag, write_bag
 from rosbags.rosbag2 import CompressionMode
 

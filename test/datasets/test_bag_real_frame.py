@@ -6,13 +6,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from bag_writing import DEPTH_TOPIC, INFO_TOPIC, RGB_TOPIC, START, camera_info, image, write_bag
 from image_messages import compressed_depth_message, compressed_message, raw_message
 

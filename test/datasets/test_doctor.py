@@ -3,14 +3,10 @@
 import dataclasses
 import json
 import shutil
-import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from deal_ros.datasets import DatasetError, SampleStore
 from deal_ros.datasets.doctor import CheckConfig, check

@@ -5,15 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import sys
 import threading
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from store_frames import CLASSES, frame

@@ -19,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
 from store_frames import CLASSES, frame
 
 from deal_ros.datasets import store_files
@@ -29,7 +27,6 @@ from deal_ros.datasets.store_files import StoreError
 
 WRITER = """
 import sys
-sys.path.insert(0, sys.argv[2])
 from store_frames import CLASSES, frame
 from deal_ros.datasets.store import SampleStore
 store = SampleStore.open_or_create(sys.argv[1], CLASSES, image_format="png")
@@ -61,10 +58,9 @@ def assert_whole(path: Path) -> list[str]:
 def test_sigkill_at_random_moments_loses_nothing(tmp_path) -> None:
     rng = random.Random(11)
     path = tmp_path / "store"
-    here = str(Path(__file__).parent.parent)
     count = 0
     for _ in range(20):
-        command = [sys.executable, "-c", WRITER, str(path), here]
+        command = [sys.executable, "-c", WRITER, str(path)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             confirmed: list[str] = [process.stdout.readline()]  # it runs
             reader = threading.Thread(target=confirmed.extend, args=(process.stdout,))

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent))
 from engine_scenes import cam_config, label_config, scenes, student_config
 
 from deal_ros.engine.distributed import distributed

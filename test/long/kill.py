@@ -30,7 +30,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "engine"), str(ROOT)]
+sys.path[:0] = [str(HERE.parent / "support"), str(ROOT)]
 
 
 def killed(work: Callable[[int], None], seconds: float) -> tuple[bool, bytes]:

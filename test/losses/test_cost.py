@@ -2,9 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What DEAL and FSL may cost, in figures that a busy machine does not change: bytes and ratios of processor time."""
 
-import importlib
-import sys
-
 import pytest
 import torch
 
@@ -15,16 +12,6 @@ from deal_ros.losses import (
     depth_edge_alignment_loss,
     feature_similarity_loss,
 )
-
-
-@pytest.fixture(scope="module")
-def benchmarks(repository):
-    """The benchmark modules, which import one another as scripts do."""
-    sys.path.insert(0, str(repository / "benchmarks"))
-    try:
-        yield lambda name: importlib.import_module(name)
-    finally:
-        sys.path.remove(str(repository / "benchmarks"))
 
 
 def deal(classes, batch=4, side=32):

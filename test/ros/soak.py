@@ -9,7 +9,6 @@ other. Measured each second: memory, threads, descriptors, latency; at the end, 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import platform
@@ -26,12 +25,7 @@ if __name__ == "__main__":  # what test/conftest.py does for the suite
     os.environ.setdefault("FASTDDS_BUILTIN_TRANSPORTS", "LARGE_DATA")
     os.environ.setdefault("ROS_DOMAIN_ID", str(2 + os.getpid() % 96))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])])
-    sys.path.insert(0, str(ROOT))
-
-if "ros_graph" not in sys.modules:
-    _SPEC = importlib.util.spec_from_file_location("ros_graph", HERE / "graph.py")
-    sys.modules["ros_graph"] = importlib.util.module_from_spec(_SPEC)
-    _SPEC.loader.exec_module(sys.modules["ros_graph"])
+    sys.path[:0] = [str(ROOT), str(HERE.parent / "support")]
 
 import torch  # noqa: E402
 from ros_graph import BEST_EFFORT, Camera, Graph  # noqa: E402

@@ -2,13 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """What real cameras send: encodings, padding, byte order, compression; cameras that come, go and change."""
 
-import importlib.util
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from image_messages import compressed_depth_message, compressed_message, inverse_depth, raw_message
 from rclpy.duration import Duration
 from rclpy.qos import QoSProfile
 from ros_graph import BEST_EFFORT, Camera
@@ -17,11 +15,6 @@ from std_msgs.msg import String
 
 from deal_ros.datasets.store import SampleStore
 from deal_ros.ros import convert
-
-_SPEC = importlib.util.spec_from_file_location("ros_image_messages", Path(__file__).parents[1] / "image_messages.py")
-payloads = importlib.util.module_from_spec(_SPEC)
-sys.modules["ros_image_messages"] = payloads
-_SPEC.loader.exec_module(payloads)
 
 EAGER = {"min_interval_s": 0.0, "min_view_change": 0.0, "min_sharpness": 0.0, "min_depth": 0.0, "classes": ["milk"]}
 SIZE = (24, 32)
@@ -70,11 +63,11 @@ def test_raw_images_of_every_layout_are_stored_as_metres(graph, tmp_path):
     millimetres = np.where(np.isfinite(metres) & (metres > 0), metres * 1000, 0).astype(np.uint16)
     bgr = picture(1)[..., ::-1]
     frames = [
-        (payloads.raw_message(picture(1), "rgb8"), payloads.raw_message(millimetres, "16UC1")),
-        (payloads.raw_message(bgr, "bgr8", padding=7), payloads.raw_message(millimetres, "16UC1", padding=6)),
-        (payloads.raw_message(picture(1), "rgb8"), payloads.raw_message(metres, "32FC1")),
-        (payloads.raw_message(picture(1), "rgb8"), payloads.raw_message(metres, "32FC1", padding=4, big_endian=True)),
-        (payloads.raw_message(picture(1), "rgb8"), payloads.raw_message(millimetres, "16UC1", big_endian=True)),
+        (raw_message(picture(1), "rgb8"), raw_message(millimetres, "16UC1")),
+        (raw_message(bgr, "bgr8", padding=7), raw_message(millimetres, "16UC1", padding=6)),
+        (raw_message(picture(1), "rgb8"), raw_message(metres, "32FC1")),
+        (raw_message(picture(1), "rgb8"), raw_message(metres, "32FC1", padding=4, big_endian=True)),
+        (raw_message(picture(1), "rgb8"), raw_message(millimetres, "16UC1", big_endian=True)),
     ]
     for number, (color, distance) in enumerate(frames, start=1):
         stamp = time.time_ns()
@@ -98,20 +91,20 @@ def test_compressed_and_compressed_depth_are_decoded(graph, tmp_path):
     graph.wait(lambda: rgb.get_subscription_count() and depth.get_subscription_count(), "subscriptions")
     metres = depth_in_metres()
     millimetres = np.where(np.isfinite(metres) & (metres > 0), metres * 1000, 0).astype(np.uint16)
-    inverse, quantisation = payloads.inverse_depth(metres)
+    inverse, quantisation = inverse_depth(metres)
     frames = [
-        (payloads.compressed_depth_message(millimetres), 0.0011),
-        (payloads.compressed_depth_message(millimetres, transport="rvl"), 0.0011),
-        (payloads.compressed_depth_message(inverse, "32FC1", quantisation=quantisation), 0.01),
+        (compressed_depth_message(millimetres), 0.0011),
+        (compressed_depth_message(millimetres, transport="rvl"), 0.0011),
+        (compressed_depth_message(inverse, "32FC1", quantisation=quantisation), 0.01),
     ]
     for number, (distance, _) in enumerate(frames, start=1):
         stamp = time.time_ns()
-        rgb.publish(as_message(payloads.compressed_message(picture(2), "png"), stamp))
+        rgb.publish(as_message(compressed_message(picture(2), "png"), stamp))
         depth.publish(as_message(distance, stamp))
         stored(graph, status, number)
     stamp = time.time_ns()
-    rgb.publish(as_message(payloads.compressed_message(picture(2), "png"), stamp))
-    depth.publish(as_message(payloads.compressed_message(picture(2), "jpg"), stamp))
+    rgb.publish(as_message(compressed_message(picture(2), "png"), stamp))
+    depth.publish(as_message(compressed_message(picture(2), "jpg"), stamp))
     graph.wait(lambda: "JPEG destroys depth" in node.text(), "a depth topic that is none is named")
     with SampleStore.open(tmp_path / "store") as store:
         for index, (_, quantum) in enumerate(frames):

@@ -3,14 +3,17 @@
 """The porch's parts by themselves: worker, model slot, conversion, cloud, smoothing, yielding, QoS."""
 
 import contextlib
+import sys
 import threading
 import time
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_messages import raw_message
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import ReliabilityPolicy
 from sensor_msgs.msg import Image
@@ -168,6 +171,37 @@ def test_oversized_images_are_refused_by_their_header():
     message = Image(height=10_000, width=10_000, step=30_000, encoding="rgb8")
     with pytest.raises(ImageError, match="at most 16 megapixels"):
         convert.check_pixels(message, 16.0)
+
+
+@pytest.fixture
+def cv_bridge(monkeypatch):
+    """A stand-in: the real one needs ROS' own OpenCV and is not on PyPI. It takes every photosite for all colours."""
+
+    class CvBridge:
+        def imgmsg_to_cv2(self, message, encoding):
+            assert (encoding, message.step) == ("rgb8", message.width), "pixels must come without padding"
+            grey = np.ndarray((message.height, message.width), np.uint8, message.data)
+            return np.stack([grey] * 3, axis=-1)
+
+    package, compiled = types.ModuleType("cv_bridge"), types.ModuleType("cv_bridge.boost")
+    package.CvBridge, package.boost, compiled.cv_bridge_boost = CvBridge, compiled, object()
+    monkeypatch.setitem(sys.modules, "cv_bridge", package)
+    monkeypatch.setitem(sys.modules, "cv_bridge.boost", compiled)
+    convert._cv_bridge.cache_clear()
+    yield compiled
+    convert._cv_bridge.cache_clear()
+
+
+def test_bayer_goes_through_cv_bridge_where_it_can_be_used(cv_bridge):
+    mosaic = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    message = raw_message(mosaic, "bayer_rggb8", padding=3)
+    np.testing.assert_array_equal(convert.decode_color(message), np.stack([mosaic] * 3, axis=-1))
+
+
+def test_bayer_goes_elsewhere_where_cv_bridge_was_built_for_another_numpy(cv_bridge):
+    del cv_bridge.cv_bridge_boost  # then its import fails
+    message = raw_message(np.full((8, 8), 90, np.uint8), "bayer_rggb8")
+    np.testing.assert_array_equal(convert.decode_color(message), decode_color(message))
 
 
 def test_cloud_back_projects_each_pixel():
