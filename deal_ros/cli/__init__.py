@@ -93,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def build_parser(verb: str | None = None, module: ModuleType | None = None) -> argparse.ArgumentParser:
-    """The whole parser: every verb is listed, only ``verb`` gets its arguments (from its loaded ``module``)."""
+    """Build the whole parser: every verb is listed, only ``verb`` gets its arguments (from its loaded ``module``)."""
     parser = argparse.ArgumentParser(
         prog="deal",
         description="From labelled RGB-D frames to a segmenter, trained with depth edges.",

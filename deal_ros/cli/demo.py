@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal demo --quick --keep demo_output
+"""``deal demo --quick --keep demo_output``: teach a simulated robot objects, show what it learnt.
 
 A simulated robot is shown household objects, learns them from their names alone, and segments tables that it has never
 seen. Simulator, collector, trainer and segmenter run as processes over DDS; every figure is computed in this run.
 
 deal demo                               a quarter of an hour on two cores, six objects
 deal demo --model models/tabletop       no training: what a ready model makes of unseen tables
-"""  # noqa: D415
+"""
 
 from __future__ import annotations
 

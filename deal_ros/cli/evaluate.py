@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal evaluate --data ~/samples --bundle runs/student/bundle
+"""``deal evaluate --data ~/samples --bundle runs/student/bundle``: compare masks with the true ones of a data set.
 
-Compare a segmenter (--bundle), activation maps (--cam) or label maps (--labels) with the true masks of a data set.
-mIoU is VOC's: one confusion matrix over all images, background included, 255 left out. The result is JSON on stdout.
-"""  # noqa: D415
+The masks are a segmenter's (--bundle), those of activation maps (--cam), or label maps (--labels). mIoU is
+VOC's: one confusion matrix over all images, background included, 255 left out. The result is JSON on stdout.
+"""
 
 from __future__ import annotations
 

@@ -1,15 +1,15 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal evidence config/evidence_reduced.yaml --out runs/evidence
+"""``deal evidence config/evidence_reduced.yaml --out runs/evidence``: run every experiment of an evidence file.
 
-Every experiment of an evidence file: renders the benchmark, tries settings, trains and measures all cells on the
-validation split. Started again with the same --out, it goes on where it stopped. Then, once and at the end:
+It renders the benchmark, tries settings, trains and measures all cells on the validation split. Started again with the
+same --out, it goes on where it stopped. Then, once and at the end:
 
 deal evidence config/evidence_reduced.yaml --out runs/evidence --table     measure the table's cells on the test split
 deal evidence config/evidence_reduced.yaml --out runs/evidence --docs docs     raw records, tables and plots into docs/
 deal evidence --docs docs                     tables and plots anew from the raw records in docs/evidence
 deal evidence config/evidence.yaml --list     what would be run
-"""  # noqa: D415
+"""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal export runs/student/bundle --format onnx --out model.onnx
+"""``deal export runs/student/bundle --format onnx --out model.onnx``: write a bundle as one file for other runtimes.
 
-Write a model bundle as one file for other runtimes. Its input is the camera image, uint8 (H, W, 3) RGB of any size; its
-outputs are the mask (class ids, 0 background, 255 below --threshold) and the confidence (0..255), both uint8 (H, W).
-Resizing, normalisation and decoding are inside; class names and version are in the file's metadata.
+Its input is the camera image, uint8 (H, W, 3) RGB of any size; its outputs are the mask (class ids, 0 background, 255
+below --threshold) and the confidence (0..255), both uint8 (H, W). Resizing, normalisation and decoding are inside;
+class names and version are in the file's metadata.
 
 Formats: onnx (opset 18: onnxruntime, TensorRT, OpenVINO) and pt2 (torch.export, one image size, see --image-size).
 The file is run once and compared with the bundle; the result, on stdout, says how many pixels agree.
-"""  # noqa: D415
+"""
 
 from __future__ import annotations
 

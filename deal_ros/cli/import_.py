@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal import monday_kitchen/ --out samples --label milk
+"""``deal import monday_kitchen/ --out samples --label milk``: turn ROS 2 bags into a sample store.
 
-Turn ROS 2 bags into a sample store. Needs no ROS. Reads MCAP and sqlite3, split, compressed, cut short.
+Needs no ROS. Reads MCAP and sqlite3, split, compressed, cut short.
 
 What is in view comes from the recording's labels topic, or from --label for whole recordings, or from a YAML of
 intervals (--labels), in seconds since the recording's first message:
@@ -13,7 +13,7 @@ intervals (--labels), in seconds since the recording's first message:
 
 Topics that are not given are found by type and name, and printed. Run again after an interruption: nothing comes twice.
 Under torchrun each process imports its share into OUT/shard-R-of-N; `deal store merge` joins them.
-"""  # noqa: D415
+"""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(report: ImportReport) -> str:
-    """The report of one recording, for people."""
+    """Return the report of one recording, for people."""
     lines = [f"{report.bag} → {report.sequence}: {report.samples} samples in {report.seconds:.1f} s"]
     lines += [f"  {role:<12} {topic or 'none'}" for role, topic in report.topics.items()]
     for stream, count in report.received.items():

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal info runs/student/bundle
+"""``deal info runs/student/bundle``: describe a model bundle, a sample store or this installation.
 
-Describe a model bundle: classes, size, operations, latency measured on this machine now, how it was trained, how good
-it is. Of a sample store: classes and samples. Without PATH: this installation, its devices and what is missing.
-"""  # noqa: D415
+Of a bundle: classes, size, operations, latency measured on this machine now, how it was trained, how good it is. Of a
+store: classes and samples. Without PATH: this installation, its devices and what is missing.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def bundle(args: argparse.Namespace) -> dict[str, Any]:
-    """What a bundle says of itself, and what is measured here."""
+    """Return what a bundle says of itself, and what is measured here."""
     from deal_ros.students import Predictor, PredictorConfig, read_bundle
     from deal_ros.students.bundle import WEIGHTS_FILE
     from deal_ros.students.profile import count_flops, count_parameters, measure_latency

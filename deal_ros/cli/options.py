@@ -67,7 +67,7 @@ def open_data(path: Path, split: str | None = None, options: list[str] | None = 
 
 
 def section_settings(recipe: Path | None, section: str, changes: list[str]) -> dict[str, Any]:
-    """Settings of one section of a recipe (none without a recipe), with single ones changed."""
+    """Return the settings of one section of a recipe (none without a recipe), with single ones changed."""
     values: dict[str, Any] = {}
     if recipe is not None:
         found = load_yaml(recipe).get(section, {})

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal pseudo-label --data ~/samples --cam runs/cam --out runs/labels
+"""``deal pseudo-label --data ~/samples --cam runs/cam --out runs/labels``: turn activations into label maps.
 
-Turn the activations of a trained network into label maps: one PNG per sample with class ids, 0 for background and 255
-for "not sure". The background threshold is chosen without true masks unless told otherwise.
-"""  # noqa: D415
+A label map is a PNG per sample with class ids, 0 for background and 255 for "not sure". The background threshold is
+chosen without true masks unless told otherwise.
+"""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def add_progress_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def progress_reporter(kind: str) -> ProgressCallback:
-    """What to hand to a stage as ``on_progress`` for the chosen ``--progress``."""
+    """Return what to hand to a stage as ``on_progress`` for the chosen ``--progress``."""
     reporters: dict[str, ProgressCallback] = {"bar": ProgressBars(), "json": report_json, "none": ignore_progress}
     return reporters[kind]
 

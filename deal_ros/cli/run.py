@@ -1,13 +1,13 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal run config/recipes/robot.yaml --data ~/samples --out runs/first
+"""``deal run config/recipes/robot.yaml --data ~/samples --out runs/first``: a whole experiment from one recipe.
 
-A whole experiment from one recipe: train the CAM network, make label maps, train the student, measure, write
-OUT/report.md with table, curves and pictures. Started again with the same --out, it goes on where it stopped.
+Train the CAM network, make label maps, train the student, measure, write OUT/report.md with table, curves and pictures.
+Started again with the same --out, it goes on where it stopped.
 
 deal run config/recipes/voc_weaktr.yaml --data VOCdevkit --losses isl,fsl,deal --out runs/voc
 deal run config/recipes/hope_seam.yaml --losses deal --smoke      a minute, on miniature data that it makes itself
-"""  # noqa: D415
+"""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal store info samples
-
-Look into a sample store, join stores, make others from it, repair it:
+"""``deal store info samples``: look into a sample store, join stores, make others from it, repair it.
 
     deal store info samples
     deal store merge out/shard-* --out all
@@ -14,7 +12,7 @@ Look into a sample store, join stores, make others from it, repair it:
     deal store repair samples
 
 New stores share the files of the old ones through hard links where the disk allows it: nothing is encoded again.
-"""  # noqa: D415
+"""
 
 from __future__ import annotations
 

@@ -1,12 +1,11 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal train-cam --data ~/samples --out runs/cam --losses deal
+"""``deal train-cam --data ~/samples --out runs/cam --losses deal``: train a CAM network from image labels alone.
 
-Train a class activation network from image labels alone. Started again with the same --out, it goes on where it
-stopped. Under torchrun it uses every process:
+Started again with the same --out, it goes on where it stopped. Under torchrun it uses every process:
 
 torchrun --nproc-per-node 4 -m deal_ros.cli train-cam --data ~/samples --out runs/cam
-"""  # noqa: D415
+"""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""deal train-student --data ~/samples --labels runs/labels --out runs/student
+"""``deal train-student --data ~/samples --labels runs/labels --out runs/student``: train the onboard segmenter.
 
-Train the onboard segmenter on label maps and write it as a model bundle, runs/student/bundle. With --true-masks it
-learns from the true masks of the samples instead: the upper bound.
-"""  # noqa: D415
+It learns from label maps and is written as a model bundle, runs/student/bundle. With --true-masks it learns from the
+true masks of the samples instead: the upper bound.
+"""
 
 from __future__ import annotations
 
