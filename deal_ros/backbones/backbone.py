@@ -61,11 +61,11 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def stage_modules(self, stages: int) -> list[nn.Module]:
-        """The modules of the stem and the first ``stages`` stages."""
+        """Return the modules of the stem and the first ``stages`` stages."""
 
     @property
     def num_stages(self) -> int:
-        """Number of stages, the stem being part of the first."""
+        """Return the number of stages, the stem being part of the first."""
         return len(self.channels)
 
     def freeze(self, stages: int) -> None:

@@ -121,7 +121,7 @@ def _normalisation(timm: Any, name: str) -> tuple[Triple, Triple]:
 
 
 def _load(timm: Any, name: str, weights: str, arguments: dict[str, Any], whole: bool) -> Any:
-    """The timm network with its weights: the whole classifier, or timm's chain of feature stages."""
+    """Load the timm network with its weights: the whole classifier, or timm's chain of feature stages."""
     if not whole:
         arguments = {**arguments, "features_only": True}
     packaged = weights == "auto" and name.split(".")[0] in PACKAGED_WEIGHTS
