@@ -35,7 +35,7 @@ MEASURED_SHIFT_PX: dict[str, dict[int, int]] = {
 
 
 def known_shift_px(backbone: str, output_stride: int) -> int:
-    """The measured displacement, 0 for a network that nobody measured: see :func:`mirror_shift_px`."""
+    """Return the measured displacement, 0 for a network that nobody measured: see :func:`mirror_shift_px`."""
     return MEASURED_SHIFT_PX.get(backbone.split(".")[0], {}).get(output_stride, 0)
 
 

@@ -173,7 +173,7 @@ class Seam(CamNetwork):
         return CamOutput(scores=scores, raw=raw, cam=refined[:, 1:].relu()), terms  # type: ignore[return-value]
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Published multipliers: pre-trained weights ×1, their biases ×2, new weights ×10; no decay on vectors."""
+        """Apply the published multipliers: pre-trained weights ×1, their biases ×2, new ×10; no decay on vectors."""
         new = [*self.classifier.parameters(), *self.pcm.parameters()]
         known = {id(parameter) for parameter in new}
         old = [p for p in self.parameters() if p.requires_grad and id(p) not in known]

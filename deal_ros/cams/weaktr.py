@@ -190,7 +190,7 @@ def rename_weaktr(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def read_published(weights: str, mark: str) -> dict[str, Tensor] | None:
-    """The tensors of a file if one of their names starts with ``mark``, the sign of a whole published network."""
+    """Read the tensors of a file if one of their names starts with ``mark``, the sign of a whole published network."""
     if weights in ("auto", "none") or not Path(weights).is_file():
         return None
     state = read_state_dict(weights)
