@@ -14,7 +14,7 @@ from deal_ros.datasets.bag_reader import BagError
 
 
 def shard(paths: Sequence[str], environment: dict[str, str] | None = None) -> tuple[list[str], str]:
-    """The part of ``paths`` that this process of a ``torchrun`` imports, and the name of its store.
+    """Return the part of ``paths`` that this process of a ``torchrun`` imports, and the name of its store.
 
     Args:
         paths: the same list in every process.
@@ -38,7 +38,7 @@ def shard(paths: Sequence[str], environment: dict[str, str] | None = None) -> tu
 
 
 def sequence_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each recording: its folder's, with as many parents as it takes to tell them apart."""
+    """Name each recording after its folder, with as many parents as it takes to tell them apart."""
     resolved = [path.resolve() for path in paths]
     depth = 1
     while depth < 6:

@@ -40,7 +40,7 @@ class ConstantLabels:
     labels: frozenset[str]
 
     def at(self, log_ns: int) -> frozenset[str] | None:
-        """The labels, always."""
+        """Return the labels, always."""
         return self.labels
 
 
@@ -61,7 +61,7 @@ class TopicLabels:
         return self._labels
 
     def at(self, log_ns: int) -> frozenset[str] | None:
-        """The labels of the newest message heard."""
+        """Return the labels of the newest message heard."""
         return self._labels
 
 

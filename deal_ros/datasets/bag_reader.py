@@ -186,7 +186,7 @@ class Bag:
         return [name for name in names if name.endswith(SUFFIXES)]
 
     def _unpacked(self, file: Path) -> Path:
-        """The file itself, or for a compressed one a temporary copy, which stays until another file is asked for."""
+        """Return the file, or for a compressed one a temporary copy, which stays until another file is asked for."""
         if file.suffix != ".zstd":
             return file
         if self._temporary is None or self._temporary[0] != file:

@@ -94,7 +94,7 @@ class ImportReport:
 
     @property
     def samples(self) -> int:
-        """Samples of this recording that are in the store."""
+        """Return the number of samples of this recording that are in the store."""
         return self.frames["stored"] + self.frames["already_stored"]
 
     def to_mapping(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class ImportReport:
 def place_in_store(
     store: SampleStore, name: str, start_ns: int, bag: Bag, config: ImportConfig
 ) -> tuple[str, ImportReport | None]:
-    """The sequence name of a recording in this store, and its report if it is in there already, whole."""
+    """Return the sequence name of a recording in this store, and its report if it is in there already, whole."""
     known = _read_report(store, name)
     if known is not None and known.get("start_ns") != start_ns:
         name = f"{name}@{start_ns}"  # another recording of that name has been imported before
@@ -124,7 +124,7 @@ def place_in_store(
 
 
 def _fingerprint(start_ns: int, bag: Bag, config: ImportConfig) -> dict[str, Any]:
-    """What must be equal for a recording to count as imported."""
+    """Return what must be equal for a recording to count as imported."""
     settings = json.loads(json.dumps(dataclasses.asdict(config)))
     if config.labels_file:
         settings["labels_file"] = repr(load_yaml(config.labels_file))

@@ -111,7 +111,7 @@ def _info_beside(rgb: str, available: Mapping[str, tuple[str, int | None]]) -> s
 
 
 def _common(first: str, second: str) -> int:
-    """Number of leading path elements that two topics share."""
+    """Count the leading path elements that two topics share."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first.split("/"), second.split("/"))))
 
 

@@ -23,7 +23,7 @@ class SampleDataset(Protocol):
         ...
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         ...
 
     def __getitem__(self, index: int) -> Sample:
@@ -31,13 +31,13 @@ class SampleDataset(Protocol):
         ...
 
     def labels(self, index: int) -> frozenset[str] | None:
-        """The image labels alone, without decoding an image."""
+        """Return the image labels alone, without decoding an image."""
         ...
 
     def sample_id(self, index: int) -> str:
-        """A name that is stable, unique and safe as a file name: pseudo-labels are stored under it."""
+        """Return a name that is stable, unique and safe as a file name: pseudo-labels are stored under it."""
         ...
 
     def sequence(self, index: int) -> str:
-        """The recording or scene that the sample belongs to; splits never cut through one."""
+        """Return the recording or scene that the sample belongs to; splits never cut through one."""
         ...

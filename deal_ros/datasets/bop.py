@@ -103,7 +103,7 @@ class BopDataset:
         return self._classes
 
     def __len__(self) -> int:
-        """Number of frames."""
+        """Return the number of frames."""
         return len(self._frames)
 
     def __getitem__(self, index: int) -> Sample:
@@ -132,7 +132,7 @@ class BopDataset:
         return f"{self.split}-{frame.scene.name}-{frame.number:06d}"
 
     def sequence(self, index: int) -> str:
-        """The scene; for static onboarding that is one side of one object."""
+        """Return the scene; for static onboarding that is one side of one object."""
         return self._frame(index).scene.name
 
     def _frame(self, index: int) -> _Frame:
@@ -241,7 +241,7 @@ def _mask(frame: _Frame, size: tuple[int, int]) -> NDArray[np.uint8] | None:
 
 
 def _image_numbers(truth: dict[str, Any], path: Path) -> list[str]:
-    """The keys in the order of the numbers that they are."""
+    """Sort the keys by the numbers that they are."""
     numbers = _numbers(truth, path)
     if len(numbers) != len(set(numbers)):
         raise DatasetError(f"{path}: has an image number twice")

@@ -80,11 +80,11 @@ class CocoDataset:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The categories (80 in COCO) by ascending COCO id."""
+        """Return the categories (80 in COCO) by ascending COCO id."""
         return self._classes
 
     def __len__(self) -> int:
-        """Number of images, those without any object included."""
+        """Return the number of images, those without any object included."""
         return len(self._labels)
 
     def __getitem__(self, index: int) -> Sample:
@@ -108,11 +108,11 @@ class CocoDataset:
         return self._labels[index]
 
     def sample_id(self, index: int) -> str:
-        """The image's file name without extension."""
+        """Return the image's file name without extension."""
         return Path(self._record(index)["file"]).stem
 
     def sequence(self, index: int) -> str:
-        """The image's name: each is a scene of its own."""
+        """Return the image's name: each is a scene of its own."""
         return self.sample_id(index)
 
     def _record(self, index: int) -> dict[str, Any]:
@@ -228,7 +228,7 @@ def decode_rle_text(text: str) -> list[int]:
 
 
 def _open_index(annotations: Path, root: Path) -> Path:
-    """The index of an annotation file, made anew if there is none of this very file."""
+    """Open the index of an annotation file, made anew if there is none of this very file."""
     status = annotations.stat()
     name = f"coco-{annotations.stem}-{status.st_size:x}-{status.st_mtime_ns:x}-v{_INDEX_VERSION}.jsonl"
     folders = (root / FOLDER, user_cache_folder(root))

@@ -23,7 +23,7 @@ class Fingerprints:
         self.sequence: list[str] = []
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Return the number of pictures."""
         return len(self.ids)
 
     def add(self, rgb: NDArray[np.uint8], sample_id: str, sequence: str) -> None:

@@ -69,7 +69,7 @@ class DepthMaps:
             )
 
     def find(self, name: str) -> Path | None:
-        """The file for image ``name`` (no extension), or ``None``."""
+        """Find the file for image ``name`` (no extension), or ``None``."""
         if self.folder is None:
             return None
         paths = (self.folder / f"{name}{extension}" for extension in (".png", ".npz", ".npy"))

@@ -74,7 +74,7 @@ class PartInspection:
                 self._labels.update(labels)
 
     def figures(self, samples: int) -> dict[str, Any]:
-        """Samples, classes, sizes, depth and registration in numbers."""
+        """Return samples, classes, sizes, depth and registration in numbers."""
         agreement = self._agreement.result()
         registration = None
         if agreement is not None:

@@ -214,7 +214,7 @@ def unpack_zstd(data: bytes | memoryview, limit: int) -> bytes:
 
 
 def import_zstd():
-    """The standard library's zstd, or its backport, which ``rosbags`` brings along."""
+    """Import the standard library's zstd, or its backport, which ``rosbags`` brings along."""
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]
     except ImportError:

@@ -132,7 +132,7 @@ def write_hope(root: Path, *, objects: int = 4, frames: int = 4, seed: int = 0) 
 
 
 def write_store(root: Path, *, classes: Sequence[str] = ("milk", "ketchup"), per_class: int = 8, seed: int = 0) -> Path:
-    """A sample store as a robot gathers it: one sequence per class with its label and true masks."""
+    """Write a sample store as a robot gathers it: one sequence per class with its label and true masks."""
     from deal_ros.datasets.store import SampleStore
 
     store = SampleStore.create(root, classes)
@@ -144,7 +144,7 @@ def write_store(root: Path, *, classes: Sequence[str] = ("milk", "ketchup"), per
 
 
 def write_rendered(root: Path, *, seed: int = 0) -> Path:
-    """The folders of ``deal render``: onboarding and tabletop stores for train, val and test."""
+    """Write the folders of ``deal render``: onboarding and tabletop stores for train, val and test."""
     from deal_ros.datasets.store import SampleStore
 
     names = ("alphabet_soup", "ketchup", "milk")

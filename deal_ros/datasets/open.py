@@ -39,7 +39,7 @@ OPENERS: dict[str, Callable[..., SampleDataset]] = {
 
 
 def recognize(path: str | Path) -> str | None:
-    """The layout of the data set in a folder, a key of :data:`OPENERS`; ``None`` if it is none of them."""
+    """Recognize the layout of the data set in a folder, a key of :data:`OPENERS`; ``None`` if it is none of them."""
     path = Path(path)
     if SampleStore.is_store(path):
         return "store"

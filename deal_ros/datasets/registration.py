@@ -66,7 +66,7 @@ class EdgeAgreement:
         self._widths.append(rgb.shape[1])
 
     def result(self) -> Agreement | None:
-        """The agreement so far; ``None`` if no sample had edges."""
+        """Return the agreement so far; ``None`` if no sample had edges."""
         if not self._count:
             return None
         surface = cv2.GaussianBlur(self._sum / self._count, (0, 0), 1.0)

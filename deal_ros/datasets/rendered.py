@@ -122,7 +122,7 @@ class RenderConfig:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes in id order."""
+        """Return the classes in id order."""
         return self.classes or tuple(available_objects())
 
 
@@ -136,7 +136,7 @@ class RenderReport:
 
 
 def planned_scenes(config: RenderConfig, scenario: Scenario, split: Split) -> Iterator[Scene]:
-    """The scenes of one store, in order; composed one by one as they are asked for."""
+    """Yield the scenes of one store, in order; composed one by one as they are asked for."""
     count = len(_plan(config, scenario, split))
     return (compose(config, scenario, split, number) for number in range(count))
 
@@ -253,7 +253,7 @@ class JoinedStores:
         return next(iter(self._stores.values())).classes
 
     def __len__(self) -> int:
-        """Samples of all stores."""
+        """Return the number of samples of all stores."""
         return self._ends[-1]
 
     def __getitem__(self, index: int) -> Sample:
@@ -262,17 +262,17 @@ class JoinedStores:
         return store[position]
 
     def labels(self, index: int) -> frozenset[str] | None:
-        """The image labels alone."""
+        """Return the image labels alone."""
         _, store, position = self._find(index)
         return store.labels(position)
 
     def sample_id(self, index: int) -> str:
-        """The scenario and the id within its store."""
+        """Return the scenario and the id within its store."""
         scenario, store, position = self._find(index)
         return f"{scenario}-{store.sample_id(position)}"
 
     def sequence(self, index: int) -> str:
-        """The scene's name, which tells the scenario."""
+        """Return the scene's name, which tells the scenario."""
         _, store, position = self._find(index)
         return store.sequence(position)
 
@@ -318,7 +318,7 @@ def _seed(seed: int, repeat: int) -> int:
 def _resume(
     store: SampleStore, folder: Path, config: RenderConfig, scenario: Scenario, split: Split
 ) -> list[SceneRecord]:
-    """Records of the scenes that are wholly there; what an interruption left half done is taken back."""
+    """Return the records of the scenes that are wholly there; take back what an interruption left half done."""
     if store.classes != config.class_names:
         raise ManifestError(f"{folder}: holds other classes; choose an empty folder")
     records, frames = [], 0

@@ -186,7 +186,7 @@ def _differences(x: dict[str, Any], y: dict[str, Any], same_renderer: bool) -> I
 
 
 def read_records(folder: Path) -> list[SceneRecord]:
-    """The records of one store, up to the first line that is not whole."""
+    """Read the records of one store, up to the first line that is not whole."""
     path = folder / RECORDS
     records: list[SceneRecord] = []
     if not path.exists():

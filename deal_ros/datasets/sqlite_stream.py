@@ -78,7 +78,7 @@ class SqliteStream:
             database.close()
 
     def _as_long_as_it_says(self) -> Path:
-        """The file, or for one cut short a copy with a hole at its end: sqlite opens nothing shorter than it says."""
+        """Return the file or, if cut short, a copy with a hole at its end: sqlite opens none shorter than it says."""
         with self.path.open("rb") as file:
             head = file.read(100)
         size = self.path.stat().st_size

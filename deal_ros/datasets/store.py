@@ -201,11 +201,11 @@ class SampleStore:
 
     @property
     def index(self) -> StoreIndex:
-        """The index, for tools that look at stamps, labels or sequences of all samples at once."""
+        """Return the index, for tools that look at stamps, labels or sequences of all samples at once."""
         return self._index
 
     def __len__(self) -> int:
-        """Number of committed samples."""
+        """Return the number of committed samples."""
         return len(self._index)
 
     def __getitem__(self, index: int) -> Sample:
@@ -218,7 +218,7 @@ class SampleStore:
         return read_sample(self.path, self.entry(index), self._header.depth_unit_m)
 
     def entry(self, index: int) -> Entry:
-        """The line of a sample, parsed.
+        """Return the line of a sample, parsed.
 
         Raises:
             IndexError: beyond the end.
@@ -235,20 +235,20 @@ class SampleStore:
         return (self.entry(index) for index in range(len(self)))
 
     def labels(self, index: int) -> frozenset[str] | None:
-        """The labels alone; looks at memory only."""
+        """Return the labels alone; looks at memory only."""
         self._row(index)
         return self._index.labels(index)
 
     def sample_id(self, index: int) -> str:
-        """The name of the sample's files."""
+        """Return the name of the sample's files."""
         return self.entry(index).id
 
     def sequence(self, index: int) -> str:
-        """The recording that the sample belongs to."""
+        """Return the recording that the sample belongs to."""
         return self._index.sequences[int(self._row(index)["sequence"])]
 
     def counts(self) -> dict[str, int]:
-        """Samples per class, in id order."""
+        """Count the samples per class, in id order."""
         return {name: int(count) for name, count in zip(self.classes, self._counts)}
 
     def refresh(self) -> int:

@@ -78,7 +78,7 @@ class Entry:
     mask: bool
 
     def to_line(self) -> bytes:
-        """The JSON line, newline included."""
+        """Return the JSON line, newline included."""
         values = {
             "id": self.id,
             "stamp_ns": self.stamp_ns,
@@ -172,12 +172,12 @@ class StoreIndex:
         self._known_labels: dict[bytes, tuple[tuple[int, ...], bool]] = {}
 
     def __len__(self) -> int:
-        """Number of usable lines."""
+        """Return the number of usable lines."""
         return self._size
 
     @property
     def rows(self) -> NDArray[Any]:
-        """The rows as a structured array: offset, stamp, labels (256 bits), sequence, labelled."""
+        """Return the rows as a structured array: offset, stamp, labels (256 bits), sequence, labelled."""
         return self._rows[: self._size]
 
     def add_line(self, line: bytes) -> None:
@@ -326,7 +326,7 @@ class StoreIndex:
 
 
 def read_line(descriptor: int, offset: int) -> bytes:
-    """The line that starts at ``offset``, without its newline."""
+    """Read the line that starts at ``offset``, without its newline."""
     size = 1024
     while True:
         block = os.pread(descriptor, size, offset)

@@ -23,7 +23,7 @@ _BLOCK = 1 << 22
 
 
 def explain(error: OSError) -> str:
-    """What an error of the file system means to the person who runs the robot, and what to do."""
+    """Say what an error of the file system means to the person who runs the robot, and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return "the disk is full; free some space, nothing stored is lost"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -55,7 +55,7 @@ def write_intent(path: Path, names: Sequence[str]) -> None:
 
 
 def forget_intent(path: Path, names: Sequence[str]) -> None:
-    """The samples are in, or gone."""
+    """Remove the intent: the samples are in, or gone."""
     (path / INCOMING / f"{names[0]}.json").unlink(missing_ok=True)
 
 
@@ -78,7 +78,7 @@ def sweep(path: Path, descriptor: int) -> None:
 
 
 def sweep_if_nobody_writes(path: Path) -> None:
-    """What a reader does before it opens a store: sweep, if that is possible and no writer is at work."""
+    """Sweep before a reader opens the store, if that is possible and no writer is at work."""
     try:
         if not any((path / INCOMING).iterdir()):
             return

@@ -332,7 +332,7 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 def describe(store: SampleStore) -> dict[str, object]:
-    """What ``deal store info`` says: plain types."""
+    """Return what ``deal store info`` says: plain types."""
     rows = store.index.rows
     return {
         "path": str(store.path),

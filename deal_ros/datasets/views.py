@@ -34,7 +34,7 @@ class Subset:
         return self._classes
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self._indices)
 
     def __getitem__(self, index: int) -> Sample:
@@ -42,15 +42,15 @@ class Subset:
         return self._dataset[self._at(index)]
 
     def labels(self, index: int) -> frozenset[str] | None:
-        """The image labels alone."""
+        """Return the image labels alone."""
         return self._dataset.labels(self._at(index))
 
     def sample_id(self, index: int) -> str:
-        """The whole's name for the sample."""
+        """Return the whole's name for the sample."""
         return self._dataset.sample_id(self._at(index))
 
     def sequence(self, index: int) -> str:
-        """The recording that the sample belongs to."""
+        """Return the recording that the sample belongs to."""
         return self._dataset.sequence(self._at(index))
 
     def _at(self, index: int) -> int:

@@ -78,11 +78,11 @@ class VocDataset:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The 20 classes in VOC's order."""
+        """Return the 20 classes in VOC's order."""
         return VOC_CLASSES
 
     def __len__(self) -> int:
-        """Number of images of the split."""
+        """Return the number of images of the split."""
         return len(self._names)
 
     def __getitem__(self, index: int) -> Sample:
@@ -107,13 +107,13 @@ class VocDataset:
         return self._labels[index]
 
     def sample_id(self, index: int) -> str:
-        """VOC's name of the image."""
+        """Return VOC's name of the image."""
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         return self._names[index]
 
     def sequence(self, index: int) -> str:
-        """The image's name: each is a scene of its own."""
+        """Return the image's name: each is a scene of its own."""
         return self.sample_id(index)
 
     def _read_list(self) -> list[str]:
@@ -157,7 +157,7 @@ class VocDataset:
 
 
 def find_voc(path: str | Path) -> Path | None:
-    """The VOC2012 folder at or below ``path``, or ``None``."""
+    """Find the VOC2012 folder at or below ``path``, or ``None``."""
     path = Path(path)
     for base in (path, path / "VOC2012", path / "VOCdevkit" / "VOC2012"):
         if (base / "JPEGImages").is_dir() and (base / "ImageSets" / "Segmentation").is_dir():
@@ -173,7 +173,7 @@ class _PlainBuilder(ElementTree.TreeBuilder):
     """Refuses document types, in whatever encoding: entities, which they declare, can grow without end."""
 
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Called by the parser before anything in the document type is read."""
+        """Refuse; the parser calls this before anything in the document type is read."""
         raise _DoctypeError(name)
 
 
