@@ -101,7 +101,7 @@ def augment(frame: Frame, size: tuple[int, int], config: AugmentationConfig, rng
 
 
 def mirrored(frame: Frame) -> Frame:
-    """The frame seen in a mirror."""
+    """Return the frame seen in a mirror."""
     target = None if frame.target is None else np.ascontiguousarray(frame.target[:, ::-1])
     flipped = np.ascontiguousarray(frame.rgb[:, ::-1]), np.ascontiguousarray(frame.depth_m[:, ::-1])
     return Frame(*flipped, frame.labels, target)

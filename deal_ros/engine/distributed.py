@@ -111,7 +111,7 @@ def distributed(device: str = "auto") -> Iterator[Ranks]:
 
 
 def alone(device: str = "auto") -> Ranks:
-    """A single process on ``device``."""
+    """Return the ranks of a single process on ``device``."""
     return Ranks(0, 1, choose_device(device))
 
 

@@ -81,7 +81,7 @@ class DepthCondition:
 
     @property
     def effects(self) -> DepthNoiseConfig | None:
-        """The noise to put on, ``None`` for none."""
+        """Return the noise to put on, ``None`` for none."""
         return self.noise or (realsense_like(self.strength) if self.strength > 0 else None)
 
 
@@ -186,15 +186,15 @@ class Evidence:
                 self.cell_recipe(replace(first, choice=choice))
 
     def network(self, name: str) -> NetworkRow:
-        """The network called ``name``."""
+        """Return the network called ``name``."""
         return from_mapping(NetworkRow, self.networks[name], f"networks.{name}")
 
     def row(self, name: str) -> LossRow:
-        """The row of losses called ``name``."""
+        """Return the row of losses called ``name``."""
         return from_mapping(LossRow, self.losses[name] or {}, f"losses.{name}")
 
     def condition(self, name: str) -> DepthCondition:
-        """The condition of depth called ``name``."""
+        """Return the condition of depth called ``name``."""
         return from_mapping(DepthCondition, self.depths[name] or {}, f"depths.{name}")
 
     def cells(self) -> list[Cell]:
@@ -211,7 +211,7 @@ class Evidence:
         return list(found.values())
 
     def trials(self) -> list[Cell]:
-        """The cells that decide which of its network's choices each row of losses uses."""
+        """Return the cells that decide which of its network's choices each row of losses uses."""
         wanted = {(cell.network, self.row(cell.losses).tuned or cell.losses): None for cell in self.cells()}
         return [
             Cell(network, losses, seed=seed, choice=choice)
@@ -223,7 +223,7 @@ class Evidence:
         ]
 
     def cell_recipe(self, cell: Cell) -> Recipe:
-        """The recipe of a cell."""
+        """Return the recipe of a cell."""
         network = self.network(cell.network)
         layers = [self.settings, network.changes, network.choices.get(cell.choice), self.row(cell.losses).changes]
         if cell.ablation != DEFAULT:
@@ -277,7 +277,7 @@ def normalized(config: TrainCamConfig) -> TrainCamConfig:
 
 
 def first_choice(evidence: Evidence, network: str) -> str:
-    """What a row uses whose choice is not made yet, or that has none to make."""
+    """Return what a row uses whose choice is not made yet, or that has none to make."""
     return next(iter(evidence.network(network).choices), "")
 
 

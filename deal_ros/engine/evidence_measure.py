@@ -48,7 +48,7 @@ class DegradedDepth:
         return tuple(self._dataset.classes)
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Sample:
@@ -58,7 +58,7 @@ class DegradedDepth:
         return replace(sample, depth_m=add_depth_noise(sample.depth_m, self._noise, rng))
 
     def labels(self, index: int) -> frozenset[str] | None:
-        """The image labels alone."""
+        """Return the image labels alone."""
         return self._dataset.labels(index)
 
     def sample_id(self, index: int) -> str:

@@ -168,7 +168,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
 
 
 def _questions(rows: Sequence[Row]) -> Iterable[str]:
-    """What the differences between rows say, where both rows are there."""
+    """Say what the differences between rows mean, where both rows are there."""
     at = {(r["data"], r["network"], r["losses"], r["depth"], r["stage"], r["threshold"]): r for r in rows}
     places = {(row["data"], row["network"]): None for row in rows}
 

@@ -138,7 +138,7 @@ class EvidenceRun:
         return chosen
 
     def done(self, cell: Cell, split: str) -> dict[str, Any] | None:
-        """The raw record of a cell, if it was made with the present settings."""
+        """Return the raw record of a cell, if it was made with the present settings."""
         path = self.out / RAW_FOLDER / f"{cell.name}--{split}.json"
         if not path.is_file():
             return None
@@ -217,7 +217,7 @@ class EvidenceRun:
         write_text(path, json.dumps(_rounded(record), separators=(",", ":")) + "\n")
 
     def _cam(self, cell: Cell, recipe: Recipe, condition: DepthCondition) -> tuple[TrainCamResult, dict[str, Any]]:
-        """The CAM run of a cell and what it cost; before it the same network without losses, if the gate asks."""
+        """Make the CAM run of a cell; return it and its cost. If the gate asks, first the same without losses."""
         config, folder = recipe.train_cam, self._cam_folder(cell, recipe, condition)
         if "deal" in parse_terms(config.losses.terms) and config.losses.deal_weight.map_tolerance is not None:
             baseline = normalized(without_losses(config))
@@ -234,7 +234,7 @@ class EvidenceRun:
     def _student(
         self, cell: Cell, recipe: Recipe, condition: DepthCondition, masks: bool
     ) -> tuple[TrainStudentResult, dict[str, Any] | None, dict[str, Any]]:
-        """The student of a cell, facts about its label maps, and what both cost."""
+        """Make the student of a cell; return it, facts about its label maps, and what both cost."""
         train: SampleDataset = open_dataset(self._path, **self.evidence.train, split="train")
         identity: dict[str, Any] = {"student": plain(recipe.train_student), "train": self.evidence.train}
         identity["student"]["optimization"]["seed"] = 0
@@ -266,7 +266,7 @@ class EvidenceRun:
         return self.out / "cam" / f"{cell.network}-{terms}-{digest(identity)}" / f"seed-{cell.seed}"
 
     def _settings(self, cell: Cell, split: str) -> dict[str, str]:
-        """What a raw record depends on, in digests; a record with a student also serves where none is asked for."""
+        """Digest what a raw record depends on; a record with a student also serves where none is asked for."""
         evidence, recipe = self.evidence, plain(self.evidence.cell_recipe(cell))
         masks = evidence.row(cell.losses).supervision == "true masks"
         common: dict[str, Any] = {"domains": evidence.domains, "train": evidence.train}

@@ -66,7 +66,7 @@ class FeatureCache:
 
 
 def feature_cache(source: FrameSource, network: Any, device: torch.device) -> FeatureCache | None:
-    """A cache for a CAM network or student, if the views are fixed and it has a frozen part; else ``None``."""
+    """Make a cache for a CAM network or student, if the views are fixed and it has a frozen part; else ``None``."""
     if not source.config.cached_views:
         return None
     network.eval()

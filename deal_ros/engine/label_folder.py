@@ -48,7 +48,7 @@ class LabelFolder:
         return map_path(self.path, sample_id).is_file()
 
     def read(self, sample_id: str) -> NDArray[np.uint8]:
-        """The map, uint8 (H, W).
+        """Read the map, uint8 (H, W).
 
         Raises:
             DatasetError: if it is missing or not such a map.

@@ -87,11 +87,11 @@ class Batch:
     keys: tuple[tuple[int, int], ...]
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on ``device``, copied without waiting where the memory is pinned."""
+        """Return the same batch on ``device``, copied without waiting where the memory is pinned."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """Called by torch's loader: page-locked memory for asynchronous copies."""
+        """Copy into page-locked memory, for asynchronous copies; torch's loader calls this."""
         return self._each(lambda tensor: tensor.pin_memory())
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
@@ -174,11 +174,11 @@ class FrameSource(Dataset):
         self._other = _derangement(len(self.indices), seed) if config.shuffle_depth else None
 
     def __len__(self) -> int:
-        """Number of usable samples."""
+        """Return the number of usable samples."""
         return len(self.indices)
 
     def frame(self, position: int) -> Frame:
-        """The decoded frame, no larger than training needs, with noise and shuffled depth where asked for."""
+        """Return the decoded frame, no larger than training needs, with noise and shuffled depth where asked for."""
         frame = self._decode(position)
         if self._other is not None:
             other = self._decode(int(self._other[position])).depth_m
@@ -186,7 +186,7 @@ class FrameSource(Dataset):
         return frame
 
     def plain(self, position: int) -> Frame:
-        """The frame brought to the training size and not changed otherwise."""
+        """Return the frame brought to the training size and not changed otherwise."""
         return warp(self.frame(position), self.config.size, fit=self.config.augmentation.fit)
 
     def view(self, position: int, number: int) -> Frame:
@@ -220,7 +220,7 @@ class FrameSource(Dataset):
         return int(np.random.default_rng([self.seed, _ORDER, position, epoch]).integers(self.config.cached_views))
 
     def __getitem__(self, draw: tuple[int, int]) -> tuple[Frame, tuple[int, int]]:
-        """The training view for (position, pass), and its (position, view) key."""
+        """Return the training view for (position, pass), and its (position, view) key."""
         position, epoch = draw
         number = self.view_number(position, epoch)
         return self.view(position, number), (position, number)
@@ -262,7 +262,7 @@ def batches(
     accumulate: int = 1,
     pin_memory: bool = False,
 ) -> Iterator[list[Batch]]:
-    """The micro-batches of each step from ``start`` to ``stop``: ``accumulate`` per step, for this rank's share.
+    """Yield the micro-batches of each step from ``start`` to ``stop``: ``accumulate`` per step, for this rank's share.
 
     The global batch is cut into ``world × accumulate`` equal parts, so that ranks and rounds together see exactly what
     one process would see in one round.
@@ -307,7 +307,7 @@ def collate(items: Sequence[tuple[Frame, tuple[int, int]]]) -> Batch:
 
 
 def plain_source(source_config: LoaderConfig) -> LoaderConfig:
-    """The same sizes without augmentation, noise or shuffling: for validation."""
+    """Keep the sizes, drop augmentation, noise and shuffling: for validation."""
     plain = replace(PLAIN, fit=source_config.augmentation.fit)
     return replace(source_config, augmentation=plain, depth_noise=None, shuffle_depth=False, cached_views=1, workers=0)
 
@@ -323,7 +323,7 @@ class _Sequence:
 
 
 def _derangement(count: int, seed: int) -> NDArray:
-    """A fixed permutation in which nobody keeps their place (a single sample has to)."""
+    """Return a fixed permutation in which nobody keeps their place (a single sample has to)."""
     order = np.random.default_rng([seed, _SHUFFLE]).permutation(count)
     other = np.empty(count, np.intp)
     other[order] = np.roll(order, 1)

@@ -142,7 +142,7 @@ class CamObjective(nn.Module):
 
     @property
     def settled_step(self) -> int:
-        """The step from which all losses have their full weight."""
+        """Return the step from which all losses have their full weight."""
         weight = self.config.deal_weight
         return weight.start_step + weight.warmup_steps if "deal" in self.terms else 0
 

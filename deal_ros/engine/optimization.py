@@ -69,7 +69,7 @@ class OptimizationConfig:
 
 
 def learning_rate_factor(step: int, config: OptimizationConfig) -> float:
-    """What the learning rates are multiplied by at ``step``.
+    """Return what the learning rates are multiplied by at ``step``.
 
     Example:
         >>> config = OptimizationConfig(steps=100, schedule="poly", power=1.0, warmup_steps=10)
@@ -85,7 +85,7 @@ def learning_rate_factor(step: int, config: OptimizationConfig) -> float:
 
 
 def build_optimizer(groups: list[dict[str, Any]], config: OptimizationConfig) -> torch.optim.Optimizer:
-    """The optimiser over a network's groups. Each keeps its full learning rate as ``initial_lr``."""
+    """Build the optimiser over a network's groups. Each keeps its full learning rate as ``initial_lr``."""
     groups = [group for group in groups if len(group["params"])]
     if not groups:
         raise ValueError("network has no parameters to train: unfreeze at least its head")
@@ -126,7 +126,7 @@ class Stepper:
             torch.use_deterministic_algorithms(True, warn_only=True)
 
     def autocast(self) -> AbstractContextManager:
-        """The context for forward passes."""
+        """Return the context for forward passes."""
         if self.dtype is None:
             return nullcontext()
         return torch.autocast(self._device.type, self.dtype)

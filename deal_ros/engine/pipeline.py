@@ -249,7 +249,7 @@ def _labelled(dataset: SampleDataset, count: int) -> Iterator[int]:
 
 
 def _fitted(tile: NDArray[np.uint8], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """A picture inside a canvas of the sheet's shape; photographs of a data set differ in theirs."""
+    """Put a picture into a canvas of the sheet's shape; photographs of a data set differ in theirs."""
     import cv2
 
     if tile.shape == shape:
@@ -310,6 +310,6 @@ def _renamed(on_progress: ProgressCallback, suffix: str) -> ProgressCallback:
 
 
 def summary(result: PipelineResult) -> dict[str, Any]:
-    """The result as plain values: what ``deal run`` prints and the trainer node reads."""
+    """Return the result as plain values: what ``deal run`` prints and the trainer node reads."""
     plain = asdict(result)
     return {**plain, "bundle": str(result.bundle), "report": str(result.report)}

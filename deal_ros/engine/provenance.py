@@ -30,7 +30,7 @@ def provenance(device: torch.device | str = "cpu") -> dict[str, Any]:
 
 
 def commit(root: Path | None = None) -> str:
-    """The commit of the checkout that this package runs from, 12 digits; ``unknown`` outside a checkout."""
+    """Return the commit of the checkout that this package runs from, 12 digits; ``unknown`` outside a checkout."""
     git = (root or Path(deal_ros.__file__).parents[1]) / ".git"
     try:
         if git.is_file():  # a linked work tree

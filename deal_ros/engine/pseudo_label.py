@@ -91,7 +91,7 @@ class CamMaker:
         self._network, self._config, self._size, self._device = network, config, size, device
 
     def __call__(self, sample: Sample, classes: tuple[str, ...], *, refined: bool = True) -> tuple[Tensor, Tensor]:
-        """Maps float (K, H, W) in [0, 1] at the sample's size, and which classes are in view, bool (K,)."""
+        """Return maps float (K, H, W) in [0, 1] at the sample's size, and which classes are in view, bool (K,)."""
         present = torch.from_numpy(label_vector(sample.labels or (), classes) > 0)
         if not present.any():
             return torch.zeros(len(classes), *sample.size), present
@@ -205,7 +205,7 @@ def _threshold(
     should_stop: StopRequested,
     made: dict[int, tuple[Tensor, Tensor]],
 ) -> float:
-    """The background threshold, from threshold.json if an earlier start got that far; ``made`` gets maps it used."""
+    """Choose the background threshold, unless an earlier start did, and write it; ``made`` gets the maps it used."""
     options, stored = config.labels, folder / THRESHOLD
     if stored.exists():
         return float(json.loads(stored.read_text(encoding="utf-8"))["threshold"])
@@ -244,7 +244,7 @@ def _threshold(
 
 
 def _whole(maps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """Maps of all classes from those of present ones."""
+    """Make maps of all classes from those of present ones."""
     cam = torch.zeros(len(present), *maps.shape[1:])
     cam[present] = maps
     return cam, present
@@ -255,6 +255,6 @@ def _spread(count: int, most: int) -> Iterator[int]:
 
 
 def _existing(path: Path) -> NDArray[np.uint8] | None:
-    """A map that an earlier start wrote whole."""
+    """Return a map that an earlier start wrote whole."""
     mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
     return None if mask is None else np.asarray(mask, np.uint8)

@@ -78,7 +78,7 @@ class Recipe:
             raise ValueError(f"seeds must be different numbers >= 0, at least one, got {self.seeds}")
 
     def seeded(self, seed: int) -> Recipe:
-        """The recipe with ``seed`` in every stage."""
+        """Return the recipe with ``seed`` in every stage."""
         cam = replace(self.train_cam, optimization=replace(self.train_cam.optimization, seed=seed))
         student = replace(self.train_student, optimization=replace(self.train_student.optimization, seed=seed))
         return replace(self, train_cam=cam, train_student=student, seeds=(seed,))
@@ -115,7 +115,7 @@ def load_recipe(path: str | Path, *, smoke: bool = False, changes: Mapping[str, 
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with the leaves of ``changes`` put in, as new mappings.
+    """Put the leaves of ``changes`` into ``base``, as new mappings.
 
     Example:
         >>> merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}})

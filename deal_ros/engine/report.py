@@ -120,7 +120,7 @@ def _mean(entries: Sequence[dict[str, Any]], key: str) -> float | None:
 
 
 def _spread(entries: Sequence[dict[str, Any]], key: str) -> float | None:
-    """Standard deviation over seeds; ``None`` for a single one."""
+    """Return the standard deviation over seeds; ``None`` for a single one."""
     values = _values(entries, key)
     return float(np.std(values, ddof=1)) if len(values) > 1 else None
 

@@ -52,11 +52,11 @@ class RunFolder:
         self._records: list[dict[str, Any]] = []
 
     def __truediv__(self, name: str) -> Path:
-        """A file of the folder."""
+        """Return the path of a file of the folder."""
         return self.path / name
 
     def result(self) -> dict[str, Any] | None:
-        """The stage's result if it is done, else ``None``."""
+        """Return the stage's result if it is done, else ``None``."""
         return read_result(self.path)
 
     def finish(self, result: Mapping[str, Any]) -> None:
@@ -81,12 +81,12 @@ class RunFolder:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The metrics of this run so far."""
+        """Return the metrics of this run so far."""
         return self._records
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's metrics.jsonl; a torn last line is left out."""
+    """Read the whole lines of a run's metrics.jsonl; a torn last line is left out."""
     file = Path(path) / METRICS
     records = []
     if file.exists():
@@ -101,7 +101,7 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
 
 
 def read_result(path: str | Path) -> dict[str, Any] | None:
-    """The result of a finished stage, or ``None``."""
+    """Read the result of a finished stage, or ``None``."""
     file = Path(path) / RESULT
     if not file.is_file():
         return None

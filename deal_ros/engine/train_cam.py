@@ -172,7 +172,7 @@ def train_cam(
 
 
 def load_cam(run: str | Path, device: torch.device | str = "cpu") -> tuple[CamNetwork, tuple[str, ...], TrainCamConfig]:
-    """The chosen network of a run in evaluation mode, its class names and its settings.
+    """Load the chosen network of a run in evaluation mode, its class names and its settings.
 
     Raises:
         CheckpointError, ConfigError: if the folder holds no such run.
@@ -222,5 +222,5 @@ _UNSET = object()
 
 
 def without_losses(config: TrainCamConfig) -> TrainCamConfig:
-    """The baseline of a config: the same with the network's own losses only."""
+    """Return the baseline of a config: the same with the network's own losses only."""
     return replace(config, losses=replace(config.losses, terms="none"))

@@ -284,7 +284,7 @@ class _AgreementMeter:
 
     @torch.no_grad()
     def __call__(self, student: Student) -> float:
-        """MIoU in [0, 1]; the same on every rank."""
+        """Return mIoU in [0, 1]; the same on every rank."""
         if not self._cache:
             self._cache.append(feature_cache(self._source, student, self._ranks.device))
         student.eval()
