@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Average precision of image-level scores: does the network know what is in view?"""
+"""Average precision of image-level scores: whether the network knows what is in view."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Contour F-score: do the edges of the masks lie on the edges of the objects?"""
+"""Contour F-score: whether the edges of the masks lie on the edges of the objects."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ class SegmentationMetrics:
         self.confusion = counts.cpu().numpy()
 
     def iou_per_class(self) -> NDArray[np.float64]:
-        """IoU float64 (K+1,), background first; NaN for a class that neither truth nor prediction has."""
+        """Return IoU float64 (K+1,), background first; NaN for a class that neither truth nor prediction has."""
         counts = self._counts()
         hits = np.diag(counts).astype(np.float64)
         union = counts.sum(1) + counts[:, :-1].sum(0) - hits
