@@ -117,7 +117,7 @@ class ContourAgreement:
         return 2 * precision * recall / np.maximum(precision + recall, 1e-12)
 
     def result(self, fallback: float = 0.5) -> ThresholdChoice:
-        """The threshold with the best agreement; ``fallback``, with a score of NaN, if no image had a depth edge."""
+        """Return the threshold of best agreement; ``fallback``, with a score of NaN, if no image had a depth edge."""
         scores = self.scores()
         best = int(scores.argmax())
         if scores[best] <= 0:

@@ -121,7 +121,7 @@ class ThresholdSweep:
         return np.nanmean(iou, axis=0)
 
     def result(self) -> ThresholdChoice:
-        """The threshold with the best mIoU.
+        """Return the threshold with the best mIoU.
 
         Raises:
             ValueError: if nothing was counted.
@@ -138,7 +138,7 @@ def sweep_threshold(
     num_classes: int,
     thresholds: Sequence[float] = SWEPT_THRESHOLDS,
 ) -> ThresholdChoice:
-    """The best threshold on pixel truth, for comparison with papers: it uses what weak supervision does not have.
+    """Find the best threshold on pixel truth, for comparison with papers: it uses what weak supervision does not have.
 
     Args:
         images: (cam, truth, present) per image, as for :meth:`ThresholdSweep.update`.
