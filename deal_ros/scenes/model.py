@@ -204,7 +204,7 @@ def _png(bgr: NDArray[Any]) -> bytes:
 
 
 def procedural_texture(seed: int, size: int = 64) -> NDArray[np.uint8]:
-    """A random pattern RGB uint8 (size, size, 3): plain, striped, checked or dotted in two or three colours."""
+    """Draw a random pattern RGB uint8 (size, size, 3): plain, striped, checked or dotted in two or three colours."""
     rng = np.random.default_rng(seed)
     first, second, third = rng.integers(20, 236, (3, 3))
     rows, columns = np.mgrid[0:size, 0:size]

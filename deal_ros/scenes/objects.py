@@ -52,7 +52,7 @@ class ObjectGeometry:
     down: NDArray[np.float64]
 
     def rotation(self, resting_pose: RestingPose) -> NDArray[np.float64]:
-        """The rotation (3, 3) of ``"up"`` or ``"down"``; :class:`ValueError` for another word."""
+        """Return the (3, 3) matrix of ``"up"`` or ``"down"``; :class:`ValueError` for another word."""
         if resting_pose not in ("up", "down"):
             raise ValueError(f"resting_pose must be 'up' or 'down', got {resting_pose!r}")
         return self.up if resting_pose == "up" else self.down

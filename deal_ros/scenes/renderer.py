@@ -156,7 +156,7 @@ class SceneRenderer:
 
     @property
     def opengl(self) -> str:
-        """Renderer and version of the OpenGL library in use, for manifests; pixels depend on it."""
+        """Return renderer and version of the OpenGL library in use, for manifests; pixels depend on it."""
         from OpenGL import GL  # MuJoCo's own dependency; only whole after MuJoCo has chosen a platform
 
         self._gl.make_current()
