@@ -261,7 +261,7 @@ class OnnxForward:
 def prepare_network(
     student: Student, size: Size, *, device: torch.device, dtype: torch.dtype, channels_last: bool
 ) -> Student:
-    """A frozen copy for inference: batch norms folded, moved, converted."""
+    """Make a frozen copy for inference: batch norms folded, moved, converted."""
     network = fold_batch_norm(student, torch.zeros(1, 3, *size)).requires_grad_(False)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return network.to(device=device, dtype=dtype).to(memory_format=layout)  # type: ignore[call-overload]

@@ -52,11 +52,11 @@ class Student(nn.Module, ABC):
         """
 
     def frozen_features(self, image: Tensor) -> list[Tensor] | None:
-        """Outputs of the frozen lower part, cacheable per image (batch first); ``None`` if nothing is frozen."""
+        """Return outputs of the frozen lower part, cacheable per image (batch first); ``None`` if nothing is frozen."""
         return None
 
     def fixed_to(self, size: tuple[int, int]) -> Student:
-        """The same function for images of this height and width alone, fit for export; may be the student itself."""
+        """Return the same function for images of this size alone, fit for export; may be the student itself."""
         return self
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:

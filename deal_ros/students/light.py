@@ -117,14 +117,14 @@ class LightStudent(Student):
 
     @torch.no_grad()
     def frozen_features(self, image: Tensor) -> list[Tensor] | None:
-        """Maps of the frozen stages that the rest needs, fine to coarse; ``None`` if none is frozen."""
+        """Return maps of the frozen stages that the rest needs, fine to coarse; ``None`` if none is frozen."""
         if not self.config.frozen_stages:
             return None
         maps = self.encoder.lower(image, self.config.frozen_stages)
         return maps[min(self.first, len(maps) - 1) :]
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """The encoder at ``encoder_lr_factor`` times the rate, the decoder at the full one."""
+        """Put the encoder at ``encoder_lr_factor`` times the rate, the decoder at the full one."""
         encoder = [(name, p) for name, p in self.named_parameters() if name.startswith("encoder.")]
         decoder = [(name, p) for name, p in self.named_parameters() if not name.startswith("encoder.")]
         return [

@@ -105,7 +105,7 @@ class MaskTransformerStudent(Student):
         return scores.transpose(1, 2).unflatten(2, (rows, columns))
 
     def fixed_to(self, size: tuple[int, int]) -> MaskTransformerStudent:
-        """A copy whose position embedding is resized once and for all; see :meth:`Student.fixed_to`."""
+        """Make a copy whose position embedding is resized once and for all; see :meth:`Student.fixed_to`."""
         student = copy.deepcopy(self)
         rows, columns = self._grid(size)
         network: Any = student.encoder.network
@@ -118,7 +118,7 @@ class MaskTransformerStudent(Student):
         return max(1, round(size[0] / self.size_multiple)), max(1, round(size[1] / self.size_multiple))
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """The encoder at ``encoder_lr_factor`` times the rate, the decoder at the full one."""
+        """Put the encoder at ``encoder_lr_factor`` times the rate, the decoder at the full one."""
         encoder = [(name, p) for name, p in self.named_parameters() if name.startswith("encoder.")]
         decoder = [(name, p) for name, p in self.named_parameters() if not name.startswith("encoder.")]
         return [

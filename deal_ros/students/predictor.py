@@ -113,7 +113,7 @@ class Predictor:
 
     @classmethod
     def from_student(cls, student: Student, spec: BundleSpec, config: PredictorConfig = PredictorConfig()) -> Predictor:
-        """A predictor of a student in memory; normalisation is the student's. The student is left as it is."""
+        """Make a predictor of a student in memory; normalisation is the student's. The student is left as it is."""
         predictor = cls.__new__(cls)
         predictor._start(copy.deepcopy(student), replace(spec, mean=student.mean, std=student.std), config)
         return predictor
@@ -139,7 +139,7 @@ class Predictor:
 
     @property
     def version(self) -> str:
-        """The bundle's twelve hexadecimal digits."""
+        """Return the bundle's twelve hexadecimal digits."""
         return self.spec.version
 
     @property

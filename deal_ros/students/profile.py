@@ -33,7 +33,7 @@ class Latency:
 
 
 def count_parameters(student: Student) -> int:
-    """Number of weights."""
+    """Count the weights."""
     return sum(parameter.numel() for parameter in student.parameters())
 
 
