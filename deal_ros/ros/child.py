@@ -112,7 +112,7 @@ class Child:
         return code
 
     def last_words(self, lines: int = 12) -> str:
-        """The end of the log, for the status of a crash."""
+        """Return the end of the log, for the status of a crash."""
         try:
             with self.log.open(encoding="utf-8", errors="replace") as text:
                 return "".join(deque(text, maxlen=lines)).strip()
@@ -136,7 +136,7 @@ class Child:
 
 
 def training_command(recipe: Path, store: Path, out: Path, options: Sequence[str] = ()) -> list[str]:
-    """The command line that does what ``deal run`` does by hand."""
+    """Return the command line that does what ``deal run`` does by hand."""
     command = [sys.executable, "-m", "deal_ros.cli", "run", str(recipe), "--data", str(store), "--out", str(out)]
     return [*command, "--progress", "json", *options]
 

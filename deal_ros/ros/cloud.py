@@ -71,7 +71,7 @@ def organised_cloud(
 
 
 def cloud_message(points: NDArray[np.void], header: Header) -> PointCloud2:
-    """The cloud as a message; not dense, since pixels without depth are NaN."""
+    """Make a message of the cloud; not dense, since pixels without depth are NaN."""
     height, width = points.shape
     return PointCloud2(
         header=header,

@@ -103,7 +103,7 @@ class Collection:
 
     @property
     def sequence(self) -> str:
-        """Recording that samples go to."""
+        """Return the recording that samples go to."""
         return self._sequence
 
     def set_labels(self, text: str, sequence: str = "") -> frozenset[str]:
@@ -196,7 +196,7 @@ class Collection:
         return self.wanted() or ("write_failed" if self.problem else "gathering")
 
     def to_json(self, **more: Any) -> str:
-        """What ``collection/status`` says, as one JSON object; ``more`` is added."""
+        """Return what ``collection/status`` says, as one JSON object; ``more`` is added."""
         with self._counting:
             skipped = dict(self.skipped)
         values = {

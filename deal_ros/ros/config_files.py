@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def config_folder() -> Path:
-    """The installed ``share/deal_ros/config``, or that of the checkout where the package is not installed."""
+    """Return the installed ``share/deal_ros/config``, or that of the checkout where the package is not installed."""
     from ament_index_python.packages import get_package_share_directory
 
     try:

@@ -108,7 +108,7 @@ class Rate:
             self._times.append(time.monotonic())
 
     def per_second(self) -> float:
-        """The rate; 0 when nothing happened within the window."""
+        """Return the rate; 0 when nothing happened within the window."""
         with self._lock:
             self._trim()
             span_s = min(self._window_s, max(1.0, time.monotonic() - self._began)) if self._began else self._window_s

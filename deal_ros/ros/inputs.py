@@ -80,7 +80,7 @@ class CameraInputs:
         self._node.inputs.clear()
 
     def complaints(self) -> list[str]:
-        """What is wrong with the inputs right now, with remedies; empty when all is well or too young to tell."""
+        """Say what is wrong with the inputs right now, with remedies; empty when all is well or too young to tell."""
         if time.monotonic() - self._since < self._node.parameters["input_timeout_s"]:
             return []
         found = []

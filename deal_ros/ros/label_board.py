@@ -52,7 +52,7 @@ class LabelBoard:
         return action
 
     def text(self, now: float | None = None) -> str:
-        """What the ``labels`` topic must say now."""
+        """Return what the ``labels`` topic must say now."""
         now = time.monotonic() if now is None else now
         return "" if now - self._changed_at < _SETTLE_S else ", ".join(sorted(self._chosen))
 
@@ -64,7 +64,7 @@ class LabelBoard:
             self.classes = tuple(str(name) for name in classes)
 
     def screen(self, now: float | None = None) -> list[str]:
-        """The lines to show."""
+        """Return the lines to show."""
         now = time.monotonic() if now is None else now
         counts = self._status.get("counts", {})
         lines = ["In view (keys toggle):"]

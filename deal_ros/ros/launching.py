@@ -112,7 +112,7 @@ class Arguments:
         return given
 
     def recipe(self) -> str:
-        """The recipe file; a bare name means one of ours."""
+        """Return the recipe file; a bare name means one of ours."""
         name = self["recipe"]
         ours = config_folder() / "recipes" / f"{name}.yaml"
         return str(ours) if name and "/" not in name and ours.is_file() else name
@@ -180,7 +180,7 @@ def _remap(ours: str, theirs: str) -> list[tuple[str, str]]:
 
 
 def rviz(arguments: Arguments) -> Node:
-    """RViz with the prepared view, its topics moved into the namespace."""
+    """Return RViz with the prepared view, its topics moved into the namespace."""
     path = config_folder() / "rviz" / "deal.rviz"
     camera = arguments.camera_topics()
     return Node(

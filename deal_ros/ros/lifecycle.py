@@ -77,11 +77,11 @@ class PorchNode(LifecycleNode):
         return guarded
 
     def every(self, period_s: float, callback: Callable[[], None]) -> Any:
-        """A guarded timer that goes on when simulated time halts or jumps; returns it."""
+        """Create and return a guarded timer that goes on when simulated time halts or jumps."""
         return self.create_timer(period_s, self.guard(callback), clock=self._steady_clock)
 
     def trigger(self, action: Callable[[], str]) -> Callable[[Any, Any], Any]:
-        """A ``std_srvs/Trigger`` handler: ``action`` returns the message, or raises with the reason of a refusal."""
+        """Make a ``std_srvs/Trigger`` handler: ``action`` returns the message, or raises the reason of a refusal."""
 
         def handle(request: Any, response: Any) -> Any:
             try:

@@ -32,7 +32,7 @@ class ModelPathError(ValueError):
 
 
 def confine(text: str, folder: Path) -> Path:
-    """The path of a bundle announced over a topic, if it lies in ``folder``.
+    """Return the path of a bundle announced over a topic, if it lies in ``folder``.
 
     Args:
         text: absolute, or relative to ``folder``.
@@ -81,7 +81,7 @@ class ModelSlot:
 
     @property
     def running(self) -> Model | None:
-        """The model in use."""
+        """Return the model in use."""
         return self._current
 
     @property
@@ -103,7 +103,7 @@ class ModelSlot:
         return model
 
     def take(self) -> Model | None:
-        """The model for the next frame. Only the thread that works on frames may call this, between two of them."""
+        """Take the model for the next frame. Only the thread that works on frames may call this, between two."""
         with self._lock:
             if self._next is not None:
                 if self._current is not None:

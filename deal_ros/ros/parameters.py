@@ -25,7 +25,7 @@ _TYPES = {
 
 
 def descriptor(parameter: Parameter) -> ParameterDescriptor:
-    """The ROS description of one row: ``ros2 param describe`` and rqt show it."""
+    """Return the ROS description of one row: ``ros2 param describe`` and rqt show it."""
     result = ParameterDescriptor(
         name=parameter.name,
         type=_TYPES[parameter.kind],
@@ -73,7 +73,7 @@ class NodeParameters:
         node.add_on_set_parameters_callback(self._on_set)
 
     def __getitem__(self, name: str) -> Any:
-        """The value in force."""
+        """Return the value in force."""
         return self._values[name]
 
     def _declare(self, row: Parameter) -> Any:

@@ -143,7 +143,7 @@ class MatchedSubscription:
 
 
 def create_publisher(node: Node, message_type: type, topic: str, qos: QoSProfile) -> Any:
-    """A publisher that logs a subscriber with incompatible QoS together with both policies."""
+    """Create a publisher that logs a subscriber with incompatible QoS together with both policies."""
     resolved = node.resolve_topic_name(topic)
 
     def on_incompatible(event: Any) -> None:
@@ -161,6 +161,6 @@ def create_publisher(node: Node, message_type: type, topic: str, qos: QoSProfile
 
 
 def policy_name(event: Any) -> str:
-    """The policy that an incompatible-QoS event complains of, for example ``RELIABILITY``."""
+    """Return the policy that an incompatible-QoS event complains of, for example ``RELIABILITY``."""
     kind = getattr(event, "last_policy_kind", None)
     return getattr(kind, "name", str(kind)).replace("RMW_QOS_POLICY_", "").replace("QOS_POLICY_", "")

@@ -77,7 +77,7 @@ class SceneRequest:
         return tabletop_scene(names, self.clutter, self.seed, self.split, classes=self.objects)
 
     def following(self) -> SceneRequest:
-        """What ``~/next`` shows: the other resting pose, then the next object; or the next tabletop."""
+        """Return what ``~/next`` shows: the other resting pose, then the next object; or the next tabletop."""
         if self.scenario == "tabletop":
             return dataclasses.replace(self, seed=self.seed + 1)
         if self.resting_pose == 0:
@@ -109,7 +109,7 @@ class ScenePlayer:
 
     @property
     def rendered(self) -> int:
-        """Views of the present scene that are ready."""
+        """Return the number of views of the present scene that are ready."""
         return len(self._views)
 
     def show(self, request: SceneRequest) -> None:
@@ -120,7 +120,7 @@ class ScenePlayer:
             self._condition.notify()
 
     def next_view(self) -> tuple[Scene, Any] | None:
-        """The next view on a walk to and fro over what is rendered; round and round once the orbit is complete."""
+        """Return the next view of a walk to and fro over what is rendered; round and round once the orbit is whole."""
         with self._condition:
             if not self._views or self._scene is None or self._shown is None:
                 return None

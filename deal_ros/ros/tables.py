@@ -49,7 +49,7 @@ class Parameter:
 
     @property
     def constraints(self) -> str:
-        """What is allowed, for people."""
+        """Say what is allowed, for people."""
         name = {
             bool: "true or false",
             int: "a whole number",

@@ -99,7 +99,7 @@ class Training:
         return self._child is not None
 
     def status(self) -> TrainingStatus:
-        """A copy of the newest status."""
+        """Return a copy of the newest status."""
         with self._lock:
             if self._child is not None:
                 self._status.elapsed_s = round(time.monotonic() - self._started_at, 1)

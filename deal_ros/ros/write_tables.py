@@ -14,7 +14,7 @@ _LICENCE = "SPDX-FileCopyrightText: 2026 deal_ros contributors", "SPDX-License-I
 
 
 def as_yaml(node: str) -> str:
-    """The parameter file of ``node``: every row with its default and, above it, what it does and may be."""
+    """Return the parameter file of ``node``: every row with its default and, above it, what it does and may be."""
     lines = [f"# {line}" for line in _LICENCE]
     lines += [f"# Parameters of the {node} node. Written by python -m deal_ros.ros.write_tables: the defaults, so that"]
     lines += ["# a copy of this file is a start for your own.", "/**:", "  ros__parameters:"]

@@ -74,11 +74,11 @@ class TruthfulDataset:
         self.sequence: Callable[[int], str] = dataset.sequence
 
     def __len__(self) -> int:
-        """Number of samples."""
+        """Return the number of samples."""
         return len(self._dataset)
 
     def __getitem__(self, index: int) -> Sample:
-        """The sample with its truth, where one arrived."""
+        """Return the sample with its truth, where one arrived."""
         sample = self._dataset[index]
         return replace(sample, mask=self._truths.get(sample.stamp_ns))
 

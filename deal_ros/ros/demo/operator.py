@@ -104,7 +104,7 @@ class Operator:
             raise RuntimeError(f"{node} refused {'; '.join(refused)}")
 
     def status(self, topic: str) -> dict[str, Any]:
-        """The newest JSON of a status topic, empty before the first."""
+        """Return the newest JSON of a status topic, empty before the first."""
         return json.loads(self._status.get(topic, "{}"))
 
     def forget(self, topic: str) -> None:
@@ -112,7 +112,7 @@ class Operator:
         self._status.pop(topic, None)
 
     def text(self, topic: str) -> str:
-        """The newest text of a String topic, empty before the first."""
+        """Return the newest text of a String topic, empty before the first."""
         return self._status.get(topic, "")
 
     def wait_for(self, what: str, condition: Callable[[], bool], timeout_s: float, check: Callable[[], None]) -> None:

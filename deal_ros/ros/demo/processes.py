@@ -118,5 +118,5 @@ def _yaml(value: object) -> str:
 
 
 def parameter_message(name: str, value: object) -> Parameter:
-    """A parameter as the ``set_parameters`` service wants it."""
+    """Make a parameter as the ``set_parameters`` service wants it."""
     return RclpyParameter(name, value=value).to_parameter_msg()

@@ -115,7 +115,7 @@ def show_sheet(shows: Sequence[Show], classes: tuple[str, ...], path: Path, view
 
 
 def example_indices(dataset: TruthfulDataset, count: int) -> list[int]:
-    """Samples for the sheet: alternating between one object and several, where there are both."""
+    """Choose samples for the sheet: alternating between one object and several, where there are both."""
     single = [i for i in range(len(dataset)) if len(dataset.labels(i) or ()) == 1]
     several = [i for i in range(len(dataset)) if len(dataset.labels(i) or ()) > 1]
     return sorted([*spread(single, count - count // 2), *spread(several, count // 2)])

@@ -30,7 +30,7 @@ class Lesson:
 
     @property
     def title(self) -> str:
-        """A few words for people."""
+        """Return a few words for people."""
         if self.scenario == "tabletop":
             return f"table {self.seed}"
         return f"{self.object}{', turned over' if self.resting_pose else ''}"

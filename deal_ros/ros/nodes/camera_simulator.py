@@ -98,7 +98,7 @@ class CameraSimulator(PorchNode):
             self._restart_timer()
 
     def diagnose(self, status: Status) -> None:
-        """What is in view and whether the rate is kept."""
+        """Report what is in view and whether the rate is kept."""
         if self._error:
             status.report(ERROR, self._error)
         rate = self._published.per_second()

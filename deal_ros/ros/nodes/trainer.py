@@ -80,7 +80,7 @@ class Trainer(PorchNode):
         check_options(values.get("options", ()))
 
     def diagnose(self, status: Status) -> None:
-        """The training's state."""
+        """Report the training's state."""
         training = self._training.status()
         if training.state == FAILED:
             status.report(ERROR, training.message)
