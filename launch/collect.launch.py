@@ -9,7 +9,7 @@ ARGUMENTS = (*launching.COMMON, *launching.CAMERA, *launching.LEARNING)
 
 
 def build(arguments: launching.Arguments) -> list:
-    """The collector alone."""
+    """Start the collector alone."""
     return [launching.start(arguments, "sample_collector", ("store", "classes"))]
 
 

@@ -21,7 +21,7 @@ ARGUMENTS = (
 
 
 def build(arguments: launching.Arguments) -> list:
-    """The simulator alone."""
+    """Start the simulator alone."""
     objects = [name.strip() for name in arguments["objects"].split(",") if name.strip()]
     node = launching.start(arguments, "camera_simulator", scenario=arguments["scenario"], objects=objects or None)
     gl = [SetEnvironmentVariable("MUJOCO_GL", arguments["gl"])] if arguments["gl"] else []

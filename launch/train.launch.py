@@ -9,7 +9,7 @@ ARGUMENTS = (*launching.COMMON, launching.CAMERA[0], *launching.LEARNING, launch
 
 
 def build(arguments: launching.Arguments) -> list:
-    """The trainer alone; its ``~/start`` service begins the work."""
+    """Start the trainer alone; its ``~/start`` service begins the work."""
     return [launching.start(arguments, "trainer", ("store", "models_folder", "recipe"), recipe=arguments.recipe())]
 
 

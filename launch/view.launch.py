@@ -9,7 +9,7 @@ ARGUMENTS = (*launching.COMMON, *launching.CAMERA)
 
 
 def build(arguments: launching.Arguments) -> list:
-    """RViz alone."""
+    """Start RViz alone."""
     return [launching.rviz(arguments)]
 
 
