@@ -110,7 +110,7 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "config")
 
 
 def to_mapping(config: Any) -> dict[str, Any]:
-    """The inverse of :func:`from_mapping`: plain types only, ready for YAML or JSON."""
+    """Undo :func:`from_mapping`: plain types only, ready for YAML or JSON."""
     return {field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config) if field.init}
 
 

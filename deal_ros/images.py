@@ -49,7 +49,7 @@ def metres_from_units(raw: NDArray[np.uint16], unit_m: float = MILLIMETRE) -> ND
 
 
 def units_from_metres(depth_m: NDArray[np.float32], unit_m: float = MILLIMETRE) -> NDArray[np.uint16]:
-    """The inverse of :func:`metres_from_units`, rounded to the nearest unit.
+    """Undo :func:`metres_from_units`, rounding to the nearest unit.
 
     What does not fit becomes 0 (no return): NaN, ±Inf, negative values, and depth beyond 65535 units.
 
@@ -207,7 +207,7 @@ def raw_view(message: Any, kind: np.dtype[Any], channels: int) -> NDArray[Any]:
 
 
 def camera_matrix(info: Any) -> NDArray[np.float64] | None:
-    """The matrix K of a ``sensor_msgs/CameraInfo``, float64 (3, 3), or None where the camera is not calibrated."""
+    """Return the matrix K of a ``sensor_msgs/CameraInfo``, float64 (3, 3); None where the camera is not calibrated."""
     values = np.asarray(info.k, np.float64)
     if values.size != 9 or not np.isfinite(values).all() or values[0] <= 0 or values[4] <= 0:
         return None

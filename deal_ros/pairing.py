@@ -271,7 +271,7 @@ class StampPairer:
         return heads_pair
 
     def _make_room(self, stream: int) -> list[Pair]:
-        """The queue is over its limit: decide with what is known, or drop the oldest."""
+        """Bring a queue under its limit: decide with what is known, or drop the oldest."""
         pairs: list[Pair] = []
         while len(self._queues[stream]) > self._limit:
             if not self._queues[1 - stream]:

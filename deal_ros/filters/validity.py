@@ -139,7 +139,7 @@ class MaskedResampler:
         self._axes = [_read_part(one, other, mode, keep_planes) for one, other in zip(source, target, strict=True)]
 
     def select(self, image: Tensor) -> Tensor:
-        """The pixels of ``image`` (…, H, W) that matter, as an image; the same one if all do."""
+        """Return the pixels of ``image`` (…, H, W) that matter, as an image; the same one if all do."""
         for dim, (used, _) in zip((-2, -1), self._axes):
             if len(used) < image.shape[dim]:
                 image = image.index_select(dim, used.to(image.device))
@@ -175,7 +175,7 @@ def _separable(rows: Tensor, image: Tensor, columns: Tensor) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _read_part(source: int, target: int, mode: ResampleMode, keep_planes: bool) -> tuple[Tensor, Tensor]:
-    """Indices of the inputs that a resampling reads, and its matrix restricted to them."""
+    """Return the indices of the inputs that a resampling reads, and its matrix restricted to them."""
     matrix = resampling_matrix(source, target, mode, keep_planes)
     used = matrix.ne(0).any(0).nonzero().flatten()
     return used, matrix[:, used].contiguous()

@@ -125,7 +125,7 @@ class FeatureSimilarityLoss(nn.Module):
 
 
 def _order(present: Tensor) -> Tensor:
-    """Indices (B, M) that put present classes first, M being the most classes that any image has, at least 1."""
+    """Return indices (B, M) that put present classes first, M being the most classes that any image has, at least 1."""
     most = max(1, int(present.sum(1).max())) if present.numel() else 1
     return present.to(torch.uint8).argsort(dim=1, descending=True, stable=True)[:, :most]
 
@@ -150,7 +150,7 @@ def _resized(rgb01: Tensor, size: torch.Size, config: FeatureSimilarityConfig) -
 
 @torch.no_grad()
 def _pull_windowed(predictions: Tensor, colours: Tensor, config: FeatureSimilarityConfig) -> Tensor:
-    """A of every cell, one neighbour offset at a time; each unordered pair is visited once."""
+    """Compute A of every cell, one neighbour offset at a time; each unordered pair is visited once."""
     batch, _, height, width = predictions.shape
     radius = math.ceil(config.window_sigmas * config.sigma)
     pull = torch.zeros_like(predictions)
@@ -168,7 +168,7 @@ def _pull_windowed(predictions: Tensor, colours: Tensor, config: FeatureSimilari
 
 @torch.no_grad()
 def _pull_dense(predictions: Tensor, colours: Tensor, config: FeatureSimilarityConfig) -> Tensor:
-    """A of every cell from all pairs, (h·w)² numbers per image."""
+    """Compute A of every cell from all pairs, (h·w)² numbers per image."""
     batch, channels, height, width = predictions.shape
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     cells = torch.stack([y.flatten(), x.flatten()], 1).to(predictions)
