@@ -4,14 +4,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from deal_ros.backbones import VitBackbone, create_backbone, is_vit
 from deal_ros.cams.alignment import extend, fit, known_shift_px, leading_cells
 from deal_ros.cams.base import CamNetwork, CamOutput
+
+Scorer = Literal["cam", "separate"]
 
 
 class TimmCam(CamNetwork):
@@ -37,6 +40,10 @@ class TimmCam(CamNetwork):
             low one: with AdamW 1e-4 and 2e-3 gave maps of the object's shape, 1e-3 and 1e-2 maps spread over the image
             (EfficientNet-Lite0, rendered scenes), because wide dilated kernels let every cell see every other.
 
+        scorer: where the class scores come from. ``cam``, the maps' own average. ``separate``: a second linear
+            classifier on the averaged features, trained beside the first; an edge loss then shapes the maps without
+            pulling at the scores.
+
     Raises:
         BackboneError: if the backbone cannot be had.
         ValueError: if a number is out of range.
@@ -54,10 +61,13 @@ class TimmCam(CamNetwork):
         bias: bool = False,
         drop_path_rate: float = 0.0,
         head_lr: float = 10.0,
+        scorer: Scorer = "cam",
     ) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
+        if scorer not in get_args(Scorer):
+            raise ValueError(f"scorer must be one of {', '.join(get_args(Scorer))}, got {scorer!r}")
         if not head_lr > 0:
             raise ValueError(f"head_lr must be positive, got {head_lr}")
         if output_stride is None and not is_vit(backbone):
@@ -73,6 +83,7 @@ class TimmCam(CamNetwork):
         if self.shift_px and isinstance(self.backbone, VitBackbone):
             raise ValueError(f"shift_px must be 0 for a transformer, whose patches lie where they are, got {shift_px}")
         self.classifier = nn.Conv2d(self.backbone.channels[-1], num_classes, 1, bias=bias)
+        self.scorer = nn.Linear(self.backbone.channels[-1], num_classes, bias=bias) if scorer == "separate" else None
 
     def forward(self, image: Tensor, features: Tensor | None = None) -> CamOutput:
         """See :meth:`CamNetwork.forward`; ``raw`` has a cell per ``stride`` pixels of the image.
@@ -84,7 +95,17 @@ class TimmCam(CamNetwork):
             features = self._lower(image)
         maps = self._upper(features, image)
         raw = self.classifier(maps)
-        return CamOutput(scores=raw.mean((2, 3)), raw=raw, cam=raw.relu())
+        scores = raw.mean((2, 3)) if self.scorer is None else self.scorer(maps.mean((2, 3)))
+        return CamOutput(scores=scores, raw=raw, cam=raw.relu())
+
+    def training_forward(
+        self, image: Tensor, labels: Tensor, features: Tensor | None = None
+    ) -> tuple[CamOutput, dict[str, Tensor]]:
+        """See :meth:`CamNetwork.training_forward`; with a separate scorer the maps' average keeps a term of its own."""
+        output, terms = super().training_forward(image, labels, features)
+        if self.scorer is not None:
+            terms["cam_classification"] = F.multilabel_soft_margin_loss(output.raw.mean((2, 3)), labels)
+        return output, terms
 
     def frozen_features(self, image: Tensor) -> Tensor | None:
         """Output of the frozen stages, float (B, C, h, w), for a transformer (B, tokens, C); ``None`` without any."""
@@ -96,7 +117,8 @@ class TimmCam(CamNetwork):
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Backbone and classifier, the latter with ``head_lr`` times the learning rate."""
         trunk = [p for p in self.backbone.parameters() if p.requires_grad]
-        head = {"params": list(self.classifier.parameters()), "lr": lr * self.head_lr, "weight_decay": weight_decay}
+        heads = [p for module in (self.classifier, self.scorer) if module is not None for p in module.parameters()]
+        head = {"params": heads, "lr": lr * self.head_lr, "weight_decay": weight_decay}
         return [{"params": trunk, "lr": lr, "weight_decay": weight_decay}, head] if trunk else [head]
 
     def _cells(self, image: Tensor) -> tuple[int, int]:

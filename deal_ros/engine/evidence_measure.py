@@ -97,9 +97,10 @@ def measure_cam(
         should_stop: asked before every image.
 
     Returns:
-        ``samples``, ``map`` (classification mAP on these images) and, by refinement, ``curve`` and, by way of choosing
-        the threshold, ``{"threshold", "miou", "contour_f"}``: ``swept`` on the true masks of these very images,
-        ``truth-free`` on their depth and image labels, ``fixed`` as configured.
+        ``samples``, ``map`` (classification mAP on these images), ``map_of_maps`` (the same of the averages of the
+        class maps, which are the scores unless the network has others) and, by refinement, ``curve`` and, by way of
+        choosing the threshold, ``{"threshold", "miou", "contour_f"}``: ``swept`` on the true masks of these very
+        images, ``truth-free`` on their depth and image labels, ``fixed`` as configured.
 
     Raises:
         ValueError: if no image can be measured.
@@ -111,7 +112,7 @@ def measure_cam(
     sweeps = {kind: ThresholdSweep(len(classes), SWEEP) for kind in kinds}
     agreements = {kind: ContourAgreement(config.labels.contour) for kind in kinds}
     kept: dict[str, list[tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8]]]] = {k: [] for k in kinds}
-    scores, labels = [], []
+    scores, averages, labels = [], [], []
     chosen = spread([i for i in range(len(dataset)) if dataset.labels(i)], samples)
     for row, index in enumerate(chosen):
         if should_stop():
@@ -119,7 +120,9 @@ def measure_cam(
         sample = dataset[index]
         if sample.mask is not None:
             maps, present = maker(sample, classes, refined=False)
-            scores.append(_scores(network, sample.rgb, size, device))
+            said, average = _scores(network, sample.rgb, size, device)
+            scores.append(said)
+            averages.append(average)
             labels.append(label_vector(sample.labels or (), classes))
             for kind in kinds:
                 options = replace(config.labels, refine=kind)
@@ -134,6 +137,7 @@ def measure_cam(
         raise ValueError(f"a measurement must have samples with image labels and masks, got none of {len(dataset)}")
     result: dict[str, Any] = {"samples": len(scores)}
     result["map"] = mean_average_precision(np.stack(scores), np.stack(labels))
+    result["map_of_maps"] = mean_average_precision(np.stack(averages), np.stack(labels))
     for kind in kinds:
         best = sweeps[kind].result()
         found = agreements[kind].result(fallback=config.labels.threshold)
@@ -150,9 +154,10 @@ def measure_cam(
 
 def _scores(
     network: CamNetwork, rgb: NDArray[np.uint8], size: tuple[int, int], device: torch.device
-) -> NDArray[np.float32]:
-    """Class scores (K,) of one image at the training size."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return class scores (K,) of one image at the training size, and the average of its class maps (K,)."""
     if rgb.shape[:2] != tuple(size):
         rgb = np.asarray(cv2.resize(rgb, size[::-1], interpolation=cv2.INTER_AREA), np.uint8)
     image = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].to(device)
-    return network(network.normalize(image)).scores[0].float().cpu().numpy()
+    output = network(network.normalize(image))
+    return output.scores[0].float().cpu().numpy(), output.raw[0].mean((1, 2)).float().cpu().numpy()

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -140,17 +140,8 @@ def depth_edges(
         >>> int((edges > GATE_ZERO).sum()), int((weight < 1).sum())  # no line of three pixels is centred on a corner
         (64, 4)
     """
-    depth_m, valid = _check(depth_m, valid)
-    source = (depth_m.shape[-2], depth_m.shape[-1])
     form = _FORMS[config.form]
-    planar = config.form in ("plane", "lap", "stp")
-    resample = MaskedResampler(source, size or source, config.resample, config.min_coverage, keep_planes=planar)
-    depth, kept = _measured(resample.select(depth_m), None if valid is None else resample.select(valid), config)
-    if config.range_clamp is not None:
-        depth = torch.minimum(depth, config.range_clamp * _coarse_median(depth_m, valid, config))
-    values, valid = resample(form.prepare(depth), kept)
-    valid = erode_validity(valid, config.dilation)
-    values = values.masked_fill(~valid, 1)  # any positive number: nothing that it takes part in is used
+    values, valid = _prepared(depth_m, valid, config, size)
     if config.normalization == "input_minmax":
         usable = erode_validity(valid, 1).to(values)
         edges = sobel_magnitude(_unit_range(values, valid), scale=config.sobel_scale).clamp_(0, 1)
@@ -158,6 +149,62 @@ def depth_edges(
         response, usable = form.respond(values, valid)
         edges = _normalize(response, usable > 0, config)
     return edges.masked_fill(usable == 0, 0), usable
+
+
+@torch.no_grad()
+def nearer_side(
+    depth_m: Tensor,
+    valid: Tensor | None = None,
+    config: DepthEdgeConfig = PLANE_FREE,
+    *,
+    size: tuple[int, int] | None = None,
+    step: float = 0.04,
+) -> Tensor:
+    r"""Where depth jumps, the direction towards the nearer surface: the one that the edge belongs to.
+
+    The direction of ``∇q − median ∇q`` with q = 1/z, where ``z·min(|∇q|, |∇q − median ∇q|)`` (the form ``plane``)
+    exceeds ``step``. Contacts and creases have no step and no direction.
+
+    Args:
+        depth_m: as in :func:`depth_edges`.
+        valid: as in :func:`depth_edges`.
+        config: range, resampling and hole handling; its form and normalisation are not used.
+        size: (h, w) of the result; the size of ``depth_m`` by default.
+        step: jump from which on the nearer side is taken for certain, as a fraction of depth.
+
+    Returns:
+        float (B, 2, h, w), unit vectors (x to the right, y downwards), 0 where there is no certain jump.
+
+    Raises:
+        ValueError: as :func:`depth_edges`.
+
+    Example:
+        >>> depth = torch.full((1, 1, 32, 32), 1.0)
+        >>> depth[..., 16:] = 0.8
+        >>> nearer_side(depth)[0, :, 10, 15].tolist()
+        [1.0, 0.0]
+    """
+    inverse, valid = _prepared(depth_m, valid, replace(config, form="plane", normalization="step"), size)
+    (gx, gy), (rx, ry), usable = _plane_gradients(inverse, valid)
+    length = torch.hypot(rx, ry)
+    certain = usable & (torch.minimum(torch.hypot(gx, gy), length) > step * inverse)
+    return torch.cat([rx, ry], dim=1) * (certain / length.clamp_min(1e-12))
+
+
+def _prepared(
+    depth_m: Tensor, valid: Tensor | None, config: DepthEdgeConfig, size: tuple[int, int] | None
+) -> tuple[Tensor, Tensor]:
+    """Return the depth form at the size of the result, 1 where it is unknown, and where it is known."""
+    depth_m, valid = _check(depth_m, valid)
+    source = (depth_m.shape[-2], depth_m.shape[-1])
+    planar = config.form in ("plane", "lap", "stp")
+    resample = MaskedResampler(source, size or source, config.resample, config.min_coverage, keep_planes=planar)
+    depth, kept = _measured(resample.select(depth_m), None if valid is None else resample.select(valid), config)
+    if config.range_clamp is not None:
+        depth = torch.minimum(depth, config.range_clamp * _coarse_median(depth_m, valid, config))
+    values, valid = resample(_FORMS[config.form].prepare(depth), kept)
+    valid = erode_validity(valid, config.dilation)
+    return values.masked_fill(~valid, 1), valid  # any positive number: nothing that it takes part in is used
 
 
 @dataclass(frozen=True)
@@ -178,11 +225,16 @@ def _sobel_relative(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _plane_compensated(inverse: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    gradient, rest, usable = _plane_gradients(inverse, valid)
+    magnitude = torch.minimum(torch.hypot(*gradient), torch.hypot(*rest))
+    return _floor_rounding(magnitude / inverse), usable.to(inverse)
+
+
+def _plane_gradients(inverse: Tensor, valid: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+    """∇q, what the median gradient of the image leaves of it, and where both are known."""
     usable = erode_validity(valid, 1)
     gx, gy = sobel_gradients(inverse, scale=_STEP_KERNEL)
-    median_x, median_y = (_median(g, usable) for g in (gx, gy))
-    magnitude = torch.minimum(torch.hypot(gx, gy), torch.hypot(gx - median_x, gy - median_y))
-    return _floor_rounding(magnitude / inverse), usable.to(inverse)
+    return (gx, gy), (gx - _median(gx, usable), gy - _median(gy, usable)), usable
 
 
 def _laplacian(inverse: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:

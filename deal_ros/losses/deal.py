@@ -21,11 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deal_ros.filters.depth_edges import PLANE_FREE, DepthEdgeConfig, depth_edges
-from deal_ros.filters.sobel import sobel_magnitude
+from deal_ros.filters.depth_edges import PLANE_FREE, DepthEdgeConfig, depth_edges, nearer_side
+from deal_ros.filters.sobel import sobel_gradients, sobel_magnitude
 
 CamActivation = Literal["minmax", "relu_max", "sigmoid", "none"]
 Averaging = Literal["published", "balanced"]
+EdgeOwner = Literal["either", "nearer"]
 CamResample = Literal["nearest", "bilinear", "bicubic", "area"]
 
 
@@ -48,6 +49,10 @@ class DepthEdgeAlignmentConfig:
         resample: how maps are brought to ``resolution``; ``bicubic`` as published.
         edges: how depth becomes edges, with depth's range, resampling and hole handling; see
             :class:`~deal_ros.filters.depth_edges.DepthEdgeConfig`. Its ``step_level`` follows ``mu``.
+        edge_owner: which side of a depth edge may be the active one. ``either`` as published: an edge has no sign,
+            and a map that is bright around the object and dark on it is as good as the right one. ``nearer`` (ours):
+            where depth jumps, the edge belongs to the nearer surface, and activation must grow towards it.
+        owner_step: jump in depth from which on ``nearer`` applies, as a fraction of depth.
         depth_control: ``aligned``; or ``shuffled``, each image meets the depth of the next one of its batch. What is
             gained with shuffled depth is not owed to depth. An image alone in its batch has loss 0 then.
 
@@ -64,6 +69,8 @@ class DepthEdgeAlignmentConfig:
     upsample: int = 1
     resample: CamResample = "bicubic"
     edges: DepthEdgeConfig = field(default_factory=DepthEdgeConfig)
+    edge_owner: EdgeOwner = "either"
+    owner_step: float = 0.04
     depth_control: Literal["aligned", "shuffled"] = "aligned"
 
     def __post_init__(self) -> None:
@@ -72,6 +79,7 @@ class DepthEdgeAlignmentConfig:
             "average": (self.average, get_args(Averaging)),
             "cam_activation": (self.cam_activation, get_args(CamActivation)),
             "resample": (self.resample, get_args(CamResample)),
+            "edge_owner": (self.edge_owner, get_args(EdgeOwner)),
             "depth_control": (self.depth_control, ("aligned", "shuffled")),
         }
         for name, (value, known) in choices.items():
@@ -83,6 +91,8 @@ class DepthEdgeAlignmentConfig:
             raise ValueError(f"cam_sobel_scale must be positive, got {self.cam_sobel_scale}")
         if self.resolution is not None and min(self.resolution) < 3:
             raise ValueError(f"resolution must be at least (3, 3), got {self.resolution}")
+        if not 0 < self.owner_step < 1:
+            raise ValueError(f"owner_step must be in (0, 1), got {self.owner_step}")
         if self.upsample < 1:
             raise ValueError(f"upsample must be at least 1, got {self.upsample}")
 
@@ -211,7 +221,15 @@ def depth_edge_alignment_loss(
             align = None if config.resample in ("nearest", "area") else False
             activation = F.interpolate(activation, size, mode=config.resample, align_corners=align)
         gated = edge_gate(sobel_magnitude(activation, scale=config.cam_sobel_scale), config.mu)
-        loss = -(gated * (target[image] * share)).sum()
+        weighted = target[image] * share
+        agreement = gated
+        if config.edge_owner == "nearer":
+            nearer = nearer_side(depth_m.to(cam.device), config=config.edges, size=size, step=config.owner_step)
+            nearer = _shuffled(nearer, config)[image]
+            agreement = torch.where(
+                nearer.any(1, keepdim=True) & (weighted > 0), _signed_gate(activation, nearer, config), gated
+            )
+        loss = -(agreement * weighted).sum()
     if not return_statistics:
         return loss
     with torch.no_grad():
@@ -269,9 +287,23 @@ def _pixel_targets(
     valid = weight.sum()
     statistics = on_edge.sum() / valid.clamp_min(1), valid / weight.numel()
     target = gate * share
-    if config.depth_control == "shuffled":
-        target = target.roll(1, dims=0) if len(target) > 1 else torch.zeros_like(target)
+    target = _shuffled(target, config)
     return target.to(cam.dtype), (statistics[0].to(cam.dtype), statistics[1].to(cam.dtype))
+
+
+def _signed_gate(activation: Tensor, nearer: Tensor, config: DepthEdgeAlignmentConfig) -> Tensor:
+    """Return the gate of the slope towards the nearer side; a slope away from it answers ``−2 − a'``, in [−3, −1]."""
+    gx, gy = sobel_gradients(activation, scale=config.cam_sobel_scale)
+    slope = gx * nearer[:, :1] + gy * nearer[:, 1:]
+    gate = edge_gate(slope.abs(), config.mu)
+    return torch.where(slope >= 0, gate, -2 - gate)
+
+
+def _shuffled(of_depth: Tensor, config: DepthEdgeAlignmentConfig) -> Tensor:
+    """Return what depth says, given to the next image of the batch if the control asks for it."""
+    if config.depth_control == "aligned":
+        return of_depth
+    return of_depth.roll(1, dims=0) if len(of_depth) > 1 else torch.zeros_like(of_depth)
 
 
 def _normalized(weight: Tensor) -> Tensor:

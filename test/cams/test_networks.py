@@ -202,6 +202,20 @@ class TestTimmCamDilated(CamNetworkTester):
     }
 
 
+class TestTimmCamSeparateScorer(CamNetworkTester):
+    name = "timm"
+    arguments: ClassVar[dict] = {"backbone": "resnet18", "shift_px": 8, "head_lr": 1.0, "scorer": "separate"}
+
+    def test_an_edge_loss_does_not_pull_at_the_scorer(self):
+        network = self.make().train()
+        image, labels = torch.rand(2, 3, 64, 64), torch.eye(network.num_classes)[:2]
+        output, terms = network.training_forward(image, labels)
+        assert terms.keys() == {"classification", "cam_classification"}
+        output.raw.square().sum().backward()
+        assert network.scorer.weight.grad is None
+        assert network.classifier.weight.grad.any()
+
+
 class TestTimmCamEfficientNet(CamNetworkTester):
     name = "timm"
     arguments: ClassVar[dict] = {"backbone": "tf_efficientnet_lite0", "head_lr": 1.0}

@@ -8,7 +8,7 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from deal_ros.filters import GATE_ZERO, PLANE_FREE, DepthEdgeConfig, depth_edges
+from deal_ros.filters import GATE_ZERO, PLANE_FREE, DepthEdgeConfig, depth_edges, nearer_side
 from deal_ros.filters.depth_edges import _FORMS
 
 SOBEL_FORMS = ("metric", "log", "inverse", "relative")
@@ -215,6 +215,31 @@ def test_percentile_is_less_sensitive_to_one_outlier_than_minmax():
 def test_input_minmax_is_the_sobel_magnitude_of_the_unit_depth():
     edges, _ = depth_edges(box_on_wall(), config=DepthEdgeConfig(form="metric", normalization="input_minmax"))
     assert float(edges[0, 0, 24, 19]) == pytest.approx(0.5, abs=1e-5)
+
+
+@pytest.mark.parametrize("tilt", [0.0, 0.8])
+def test_nearer_side_points_at_the_box_wherever_depth_jumps(tilt):
+    depth, _ = tilted_plane(1.0, 0.0, tilt)
+    box = torch.zeros_like(depth, dtype=torch.bool)
+    box[..., 10:20, 12:24] = True
+    depth = torch.where(box, depth * 0.8, depth)
+    side = nearer_side(depth)
+    known = side.any(1)[0]
+    assert torch.allclose(side.norm(dim=1)[0][known], torch.ones(int(known.sum())), atol=1e-5)
+    assert (side[0, 0, 12:18, 11] > 0.9).all()  # left of the box: to the right
+    assert (side[0, 0, 12:18, 24] < -0.9).all()
+    assert (side[0, 1, 9, 14:22] > 0.9).all()  # above it: downwards
+    assert not known[13:17, 15:21].any()
+    assert not known[:7].any()
+
+
+def test_a_plane_a_crease_and_a_hole_have_no_nearer_side():
+    depth, _ = tilted_plane(1.0, 0.3, 0.5)
+    assert not nearer_side(depth).any()
+    ridge = torch.linspace(-1, 1, W).abs().mul(0.1).add(1).repeat(H, 1)[None, None]
+    assert not nearer_side(ridge).any()
+    depth[..., 8:16, 8:16] = 0
+    assert not nearer_side(depth).any()
 
 
 def test_three_dimensional_and_half_precision_depth_are_accepted():

@@ -308,6 +308,55 @@ def test_descent_pulls_a_blurred_map_towards_the_object(average):
     assert contrast() > before + 0.05
 
 
+def box_on_a_table(size=32):
+    """Depth of a box in front of a slanted table, and where the box is."""
+    depth = torch.linspace(1.3, 0.9, size).repeat(size, 1).T[None].clone()
+    depth[:, 8:20, 8:24] = 0.8
+    return depth, (depth[0] == 0.8).float()[None, None]
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+def test_an_edge_has_no_side_until_it_belongs_to_the_nearer_surface(average):
+    depth, inside = box_on_a_table()
+    either = replace(RECOMMENDED, average=average, cam_activation="none", upsample=1, edge_owner="either")
+    nearer = replace(either, edge_owner="nearer")
+
+    def loss(cam, config):
+        return float(depth_edge_alignment_loss(cam, depth, torch.ones(1, 1), config=config))
+
+    assert loss(inside, either) == pytest.approx(loss(1 - inside, either), abs=1e-5)
+    assert loss(inside, nearer) == pytest.approx(loss(inside, either), abs=1e-5)  # nothing to object to
+    flat = torch.full_like(inside, 0.5)
+    assert loss(inside, nearer) < loss(flat, nearer) < loss(1 - inside, nearer)
+
+
+def test_gradcheck_with_edges_that_belong_to_the_nearer_surface():
+    cam, depth, labels = scene(size=(8, 9), depth_size=(48, 56), dtype=torch.float64)
+    cam.requires_grad_()
+    config = replace(RECOMMENDED, edge_owner="nearer", upsample=2)
+    assert torch.autograd.gradcheck(lambda c: depth_edge_alignment_loss(c, depth, labels, config=config), cam)
+
+
+def test_descent_turns_a_map_that_is_inside_out():
+    depth, inside = box_on_a_table()
+
+    def contrast_after(owner):
+        cam = 2 - 4 * inside * 0.7 + 0.02 * torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+        cam.requires_grad_()
+        config = replace(RECOMMENDED, cam_activation="sigmoid", upsample=1, edge_owner=owner)
+        optimizer = torch.optim.Adam([cam], lr=0.1)
+        for _ in range(150):
+            optimizer.zero_grad()
+            depth_edge_alignment_loss(cam, depth, torch.ones(1, 1), config=config).backward()
+            optimizer.step()
+        activation = cam.detach().sigmoid()
+        near, ring = inside.bool(), (F.max_pool2d(inside, 5, 1, 2) - inside).bool()
+        return float(activation[near].mean() - activation[ring].mean())
+
+    assert contrast_after("either") < -0.2
+    assert contrast_after("nearer") > 0.1
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -337,6 +386,8 @@ def test_wrong_tensors_are_named(change, message):
         ({"cam_sobel_scale": 0}, "cam_sobel_scale must be positive"),
         ({"resolution": (2, 9)}, r"resolution must be at least \(3, 3\)"),
         ({"upsample": 0}, "upsample must be at least 1, got 0"),
+        ({"edge_owner": "farther"}, "edge_owner must be one of either, nearer"),
+        ({"owner_step": 0}, r"owner_step must be in \(0, 1\)"),
         ({"depth_control": "random"}, "depth_control must be one of aligned, shuffled"),
     ],
 )
