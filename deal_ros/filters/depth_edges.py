@@ -294,7 +294,7 @@ def _unit_range(values: Tensor, valid: Tensor) -> Tensor:
 
 
 def _taps(values: Tensor, dy: int, dx: int, radius: int) -> list[Tensor]:
-    """Views of ``values`` at -radius..radius steps of (dy, dx), over the pixels for which all of them exist."""
+    """Return views of ``values`` at -radius..radius steps of (dy, dx), over the pixels for which all of them exist."""
     return [_inside(values, dy, dx, radius, step) for step in range(-radius, radius + 1)]
 
 

@@ -127,7 +127,7 @@ class AlignmentStatistics:
 
 
 def edge_gate(activation: Tensor, mu: float = 2.5) -> Tensor:
-    r"""DEAL's soft sign of an edge activation: −1 no edge, +1 edge.
+    r"""Compute DEAL's soft sign of an edge activation: −1 no edge, +1 edge.
 
     ``a' = tanh(μ + ln(a / (1 − a))) = (c·a² − (1 − a)²) / (c·a² + (1 − a)²)`` with ``c = e^{2μ}``. The right side
     is exact, has no logarithm, no clamp and no pole, and is what is computed.
