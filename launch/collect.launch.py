@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gather labelled samples from a camera: ``ros2 launch deal_ros collect.launch.py camera:=realsense``."""
 
-from deal_ros.ros import launching
 from launch import LaunchDescription
+
+from deal_ros.ros import launching
 
 ARGUMENTS = (*launching.COMMON, *launching.CAMERA, *launching.LEARNING)
 

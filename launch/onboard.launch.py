@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """All a robot runs: collector, trainer, segmenter: ``ros2 launch deal_ros onboard.launch.py camera:=realsense``."""
 
-from deal_ros.ros import launching
 from launch import LaunchDescription
+
+from deal_ros.ros import launching
 
 ARGUMENTS = (
     *launching.COMMON,

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Record what `deal import` reads, to train elsewhere: ``ros2 launch deal_ros record.launch.py bag:=FOLDER``."""
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess
 
 from deal_ros.ros import launching
-from launch import LaunchDescription
 
 ARGUMENTS = (
     *launching.COMMON,

@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A simulated RGB-D camera over scanned household objects: ``ros2 launch deal_ros simulate.launch.py``."""
 
+from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, SetEnvironmentVariable
 
 from deal_ros.ros import launching
-from launch import LaunchDescription
 
 ARGUMENTS = (
     *launching.COMMON,

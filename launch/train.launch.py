@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Train on gathered samples, announce the model: ``ros2 launch deal_ros train.launch.py recipe:=FILE``."""
 
-from deal_ros.ros import launching
 from launch import LaunchDescription
+
+from deal_ros.ros import launching
 
 ARGUMENTS = (*launching.COMMON, launching.CAMERA[0], *launching.LEARNING, launching.RECIPE)
 

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """RViz with colour image, overlay, mask and semantic cloud: ``ros2 launch deal_ros view.launch.py``."""
 
-from deal_ros.ros import launching
 from launch import LaunchDescription
+
+from deal_ros.ros import launching
 
 ARGUMENTS = (*launching.COMMON, *launching.CAMERA)
 

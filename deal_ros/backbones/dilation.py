@@ -16,7 +16,7 @@ class PhaseSplitConv2d(nn.Conv2d):
     included, with "same" zero padding d·(k-1)/2. The parameters, and their names, are those of the original.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name for it
         """Float (B, C, H, W) → float (B, C, H, W)."""
         dilation, size = self.dilation[0], self.kernel_size[0]
         height, width = input.shape[-2:]

@@ -12,13 +12,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from launch import LaunchContext
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from deal_ros.config import ConfigError, load_yaml
 from deal_ros.ros.config_files import config_folder
-from launch import LaunchContext
 
 CAMERAS = ("realsense", "orbbec", "oakd", "simulator")
 _TOPICS = {"rgb_topic": "rgb/image", "depth_topic": "depth/image", "camera_info_topic": "rgb/camera_info"}
