@@ -146,7 +146,8 @@ def rename_efficientnet_lite(state: Mapping[str, Tensor], network: nn.Module) ->
     Returns:
         Tensors by timm name. BatchNorm step counters missing in old checkpoints are filled with zero.
     """
-    places = [(stage, block) for stage, blocks in enumerate(network.blocks) for block in range(len(blocks))]  # type: ignore
+    stages: Any = network.blocks
+    places = [(stage, block) for stage, blocks in enumerate(stages) for block in range(len(blocks))]
     outer = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     separable = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
     inverted = {

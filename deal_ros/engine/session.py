@@ -68,7 +68,8 @@ class Session:
         self.stage, self.folder, self.network, self.settings, self.ranks = stage, folder, network, settings, ranks
         self._tolerance, self._checkpoint_every, self._log_every = tolerance, checkpoint_every, log_every
         self._extra, self._averaged = extra, averaged
-        self.optimizer = build_optimizer(network.parameter_groups(settings.lr, settings.weight_decay), settings)  # type: ignore[operator]
+        groups = network.parameter_groups(settings.lr, settings.weight_decay)  # type: ignore[operator]
+        self.optimizer = build_optimizer(groups, settings)
         self.stepper = Stepper(self.optimizer, settings, ranks.device)
         self.start = 0
         self.latest: dict[str, float] = {}

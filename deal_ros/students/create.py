@@ -37,4 +37,5 @@ def create_student(name: str, num_classes: int, *, weights: str = "auto", **argu
     if name not in STUDENTS:
         raise ValueError(f"student must be one of {', '.join(STUDENTS)}, got {name!r}")
     student = STUDENTS[name]
-    return student(num_classes, from_mapping(student.config_class, arguments, name), weights=weights)  # type: ignore[call-arg]
+    config: Any = from_mapping(student.config_class, arguments, name)
+    return student(num_classes, config, weights=weights)  # type: ignore[call-arg]
