@@ -6,8 +6,9 @@ Its input is the camera image, uint8 (H, W, 3) RGB of any size; its outputs are 
 below --threshold) and the confidence (0..255), both uint8 (H, W). Resizing, normalisation and decoding are inside;
 class names and version are in the file's metadata.
 
-Formats: onnx (opset 18: onnxruntime, TensorRT, OpenVINO) and pt2 (torch.export, one image size, see --image-size).
-The file is run once and compared with the bundle; the result, on stdout, says how many pixels agree.
+Formats: onnx (opset 18: onnxruntime, TensorRT, OpenVINO), pt2 (torch.export, one image size, see --image-size), and
+half: a bundle again, with weights in half precision and half the size, as it is best passed on.
+The result is run once and compared with the bundle; stdout says how many pixels agree.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from deal_ros.cli.reporting import print_json, print_result
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="folder of a model bundle")
-    parser.add_argument("--format", choices=("onnx", "pt2"), help="default: by the ending of --out, else onnx")
+    parser.add_argument("--format", choices=("onnx", "pt2", "half"), help="default: by the ending of --out, else onnx")
     parser.add_argument("--out", type=Path, metavar="FILE", help="default: BUNDLE.onnx beside the bundle")
     parser.add_argument("--input-size", type=size, metavar="HxW", help="inside the network; default: the bundle's")
     parser.add_argument("--image-size", type=size, metavar="HxW", help="of the camera, for pt2; default: twice that")
@@ -42,24 +43,34 @@ def size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Export and compare."""
-    from deal_ros.students import read_bundle
-    from deal_ros.students.export import FORMATS, MIN_AGREEMENT, ExportConfig, export, mask_agreement
+    from deal_ros.students import read_bundle, write_bundle
+    from deal_ros.students.export import FORMATS, MIN_AGREEMENT, ExportConfig, export, half_agreement, mask_agreement
 
     ending = args.out.suffix.lstrip(".") if args.out else ""
     chosen = args.format or (ending if ending in FORMATS else "onnx")
     if ending in FORMATS and ending != chosen:
         raise UsageError(f"--out must end in .{chosen} for --format {chosen}, got {args.out.name!r}")
     folder = args.bundle.resolve()
-    out = args.out or folder.with_name(f"{folder.name}.{chosen}")
+    out = args.out or folder.with_name(f"{folder.name}-half" if chosen == "half" else f"{folder.name}.{chosen}")
     try:
         config = ExportConfig("pt2" if chosen == "pt2" else "onnx", args.input_size, args.image_size, args.threshold)
     except ValueError as error:
         raise UsageError(str(error)) from error
     student, spec = read_bundle(args.bundle)
-    export(student, spec, out, config)
-    result = {"file": str(out), "format": chosen, "bytes": out.stat().st_size, "version": spec.version}
+    if chosen == "half":
+        write_bundle(out, student, spec, half=True)
+        size_of = sum(path.stat().st_size for path in out.iterdir())
+    else:
+        export(student, spec, out, config)
+        size_of = out.stat().st_size
+    result = {"file": str(out), "format": chosen, "bytes": size_of, "version": spec.version}
     try:
-        result["agreement"] = None if args.no_check else mask_agreement(student, spec, out, config)
+        if args.no_check:
+            result["agreement"] = None
+        elif chosen == "half":
+            result["agreement"] = half_agreement(student, spec, out)
+        else:
+            result["agreement"] = mask_agreement(student, spec, out, config)
     except ImportError:
         result["agreement"] = None
         print("deal export: onnxruntime is not installed, so the file was not run", file=sys.stderr)

@@ -87,14 +87,17 @@ class BundleSpec:
         return _digest(_canonical(to_mapping(self)))[:12]
 
 
-def write_bundle(folder: str | Path, student: Student, spec: BundleSpec, *, overwrite: bool = False) -> Path:
+def write_bundle(
+    folder: str | Path, student: Student, spec: BundleSpec, *, overwrite: bool = False, half: bool = False
+) -> Path:
     """Write a bundle so that it is there whole or not at all.
 
     Args:
         folder: where it shall be; its parents are made.
-        student: on any device; its weights are stored as float32.
+        student: on any device.
         spec: classes, input size, training and metrics; the rest is taken from the student.
         overwrite: replace a bundle that is there. The old one goes only when the new one is complete.
+        half: store weights as float16, in half the space; otherwise as float32. They are float32 again when read.
 
     Returns:
         The folder.
@@ -109,7 +112,7 @@ def write_bundle(folder: str | Path, student: Student, spec: BundleSpec, *, over
     sweep(folder)
     if folder.exists() and not overwrite:
         raise BundleError(f"{folder}: already exists; remove it, choose another name, or pass overwrite=True")
-    weights = _serialize(student, folder)
+    weights = _serialize(student, folder, torch.float16 if half else torch.float32)
     colors = spec.colors or tuple(tuple(c) for c in palette(len(spec.classes))[1 : len(spec.classes) + 1].tolist())
     spec = dataclasses.replace(
         spec,
@@ -186,19 +189,21 @@ def read_bundle(folder: str | Path) -> tuple[Student, BundleSpec]:
     tensors = _deserialize(weights, path)
     _check_fit(_build(spec, folder, "meta"), tensors, path)
     student = _build(spec, folder, "cpu")
-    student.load_state_dict(tensors)
+    student.load_state_dict(tensors)  # float16 becomes float32 here
     return student.eval(), spec
 
 
-def _serialize(student: Student, folder: Path) -> bytes:
+def _serialize(student: Student, folder: Path, dtype: torch.dtype) -> bytes:
     from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
     for name, value in student.state_dict().items():
         value = value.detach().cpu()
-        tensors[name] = (value.float() if value.is_floating_point() else value).contiguous().clone()
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise BundleError(f"{folder}: weight {name} must be finite; the training diverged, lower its learning rate")
+        tensors[name] = (value.to(dtype) if value.is_floating_point() else value).contiguous().clone()
+        if not torch.isfinite(tensors[name]).all():
+            raise BundleError(
+                f"{folder}: weight {name} must be finite in {dtype}; the training diverged, lower its learning rate"
+            )
     return save(tensors)
 
 
@@ -240,7 +245,8 @@ def _check_fit(skeleton: Student, tensors: Mapping[str, Tensor], path: Path) -> 
     faults += [f"{name[:80]} is not part of it" for name in tensors if name not in wanted]
     for name in wanted.keys() & tensors.keys():
         expected, found = wanted[name], tensors[name]
-        if (expected.shape, expected.dtype) != (found.shape, found.dtype):
+        dtypes = {expected.dtype, torch.float16} if expected.is_floating_point() else {expected.dtype}
+        if expected.shape != found.shape or found.dtype not in dtypes:
             faults.append(
                 f"{name} must be {expected.dtype} {tuple(expected.shape)}, got {found.dtype} {tuple(found.shape)}"
             )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from deal_ros.students.base import Student
-from deal_ros.students.bundle import BundleSpec
+from deal_ros.students.bundle import BundleSpec, read_bundle
 from deal_ros.students.folding import fold_batch_norm
 from deal_ros.students.onnx_graph import to_onnx
 from deal_ros.students.pixels import Encoder, Size, decode
@@ -143,15 +143,39 @@ def mask_agreement(student: Student, spec: BundleSpec, path: str | Path, config:
     Raises:
         ImportError: if onnxruntime is needed and not installed.
     """
+    image = _synthetic_image(spec, config)
+    mask, _ = run_exported(path, image)
+    return float((mask == _eager_mask(student, spec, config, image)).mean())
+
+
+def half_agreement(student: Student, spec: BundleSpec, folder: str | Path) -> float:
+    """Share of mask pixels on a synthetic image that a bundle written in half precision has in common with its origin.
+
+    Raises:
+        BundleError: as :func:`~deal_ros.students.bundle.read_bundle`.
+    """
+    config = ExportConfig()
+    image = _synthetic_image(spec, config)
+    half, _ = read_bundle(folder)
+    masks = [_eager_mask(network, spec, config, image) for network in (student, half)]
+    return float((masks[0] == masks[1]).mean())
+
+
+def _synthetic_image(spec: BundleSpec, config: ExportConfig) -> NDArray[np.uint8]:
     size = config.input_size or spec.input_size
     height, width = config.image_size or (2 * size[0], 2 * size[1])
     coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3)).astype(np.uint8)
-    image = np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
-    mask, _ = run_exported(path, image)
-    with torch.no_grad():
-        logits = student.eval()(Encoder(size, spec.mean, spec.std)(torch.from_numpy(image)[None]))
-        expected, _ = decode(logits, (height, width), config.confidence_threshold)
-    return float((mask == expected[0].numpy()).mean())
+    return np.asarray(cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+
+
+@torch.no_grad()
+def _eager_mask(
+    student: Student, spec: BundleSpec, config: ExportConfig, image: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    encode = Encoder(config.input_size or spec.input_size, spec.mean, spec.std)
+    logits = student.eval()(encode(torch.from_numpy(image)[None]))
+    mask, _ = decode(logits, (image.shape[0], image.shape[1]), config.confidence_threshold)
+    return mask[0].numpy()
 
 
 def _write_program(deployed: nn.Module, example: Tensor, path: Path, metadata: dict[str, str]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from deal_ros.cli import main
-from deal_ros.students import BundleSpec, create_student, write_bundle
+from deal_ros.students import BundleSpec, create_student, read_bundle, write_bundle
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +29,21 @@ def test_onnx_file_runs_and_agrees(bundle, tmp_path, capsys):
     mask, _ = session.run(None, {"image": np.zeros((70, 90, 3), np.uint8)})
     assert mask.shape == (70, 90)
     assert [path.name for path in out.parent.iterdir()] == ["model.onnx"]
+
+
+def test_half_is_a_bundle_again_of_half_the_size(bundle, tmp_path, capsys):
+    out = tmp_path / "half"
+    assert main(["export", str(bundle), "--format", "half", "--out", str(out), "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["agreement"] >= 0.95
+    half, spec = read_bundle(out)
+    whole, _ = read_bundle(bundle)
+    assert spec.classes == ("milk", "cookies")
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (bundle, out)]
+    assert sizes[1] < 0.6 * sizes[0]
+    for name, weight in half.state_dict().items():
+        assert weight.dtype == whole.state_dict()[name].dtype
+        torch.testing.assert_close(weight, whole.state_dict()[name], rtol=1e-3, atol=1e-6)
 
 
 def test_format_follows_the_ending_and_default_name_keeps_dots(bundle, tmp_path, capsys):
