@@ -152,7 +152,7 @@ def import_bags(
 
 
 def find_bags(path: str | Path) -> list[Path]:
-    """The recordings at ``path``: itself, or, where it is a folder of recordings, those in it, by name.
+    """Find the recordings at ``path``: itself, or, where it is a folder of recordings, those in it, by name.
 
     Raises:
         BagError: if there is none.
