@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.metadata
 import importlib.util
 import re
 import runpy
@@ -51,6 +52,18 @@ KEYS = {
     "sklearn": None,
 }
 OPTIONAL = {name for name, key in KEYS.items() if key is None}
+# what package.xml of ament_flake8 0.19 names
+AMENT_FLAKE8 = (
+    "flake8",
+    "flake8-blind-except",
+    "flake8-builtins",
+    "flake8-class-newline",
+    "flake8-comprehensions",
+    "flake8-deprecated",
+    "flake8-docstrings",
+    "flake8-import-order",
+    "flake8-quotes",
+)
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +215,22 @@ def test_shell_scripts_parse():
     for path in [*sorted((ROOT / "scripts").glob("*.sh")), ROOT / ".ci" / "run"]:
         subprocess.run(["bash", "-n", str(path)], check=True)
         assert path.stat().st_mode & 0o100, f"{path} must be executable"
+
+
+def is_installed(distribution: str) -> bool:
+    try:
+        return bool(importlib.metadata.version(distribution))
+    except importlib.metadata.PackageNotFoundError:
+        return False
+
+
+def test_flake8_reports_nothing():
+    """As `ament_flake8 --config .flake8` on a robot."""
+    missing = [name for name in AMENT_FLAKE8 if not is_installed(name)]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    files = [str(path.relative_to(ROOT)) for path in tracked_files() if path.suffix == ".py"]
+    assert len(files) > 200
+    command = [sys.executable, "-m", "flake8", "--jobs", "1", "--config", ".flake8", *files]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert not done.returncode, done.stdout[-4000:] + done.stderr[-1000:]
