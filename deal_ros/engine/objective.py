@@ -38,9 +38,9 @@ class CamLossConfig:
     Args:
         terms: ``none`` or a comma-separated choice of ``isl``, ``fsl``, ``deal``.
         deal: DEAL's form; our recommended one, not the published one, by default.
-        deal_weight: λ of DEAL. By default it holds |λ∂L_edge|/|∂L_cls| at the class maps at 4, with a gate on mAP, and
-            starts late: an edge looks the same from both sides, and a map that has not found its object yet can be
-            pulled to the wrong one, bright around it and dark on it (seen; CAM mIoU 21 instead of 54).
+        deal_weight: λ of DEAL. By default it holds |λ∂L_edge|/|∂L_cls| at the class maps at 8, with a gate on mAP. With
+            ``deal.edge_owner`` ``either`` it should start late: a map that has not found its object yet can be pulled
+            inside out, bright around the object and dark on it (seen; CAM mIoU 18 instead of 74).
         isl: importance sampling.
         isl_share: L_GAP, the loss on the averaged raw maps, becomes (1 - share)·L_GAP + share·L_IS; .2 as published.
         fsl: feature similarity.
@@ -52,7 +52,7 @@ class CamLossConfig:
     deal: DepthEdgeAlignmentConfig = RECOMMENDED
     deal_weight: LossWeightConfig = field(
         default_factory=lambda: LossWeightConfig(
-            mode="gradient_ratio", value=4.0, start_step=20, warmup_steps=20, map_tolerance=0.1
+            mode="gradient_ratio", value=8.0, warmup_steps=30, map_tolerance=0.1
         )
     )
     isl: ImportanceSamplingConfig = field(default_factory=ImportanceSamplingConfig)

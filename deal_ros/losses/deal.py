@@ -101,8 +101,8 @@ class DepthEdgeAlignmentConfig:
         return self.resolution or (cam.shape[-2] * self.upsample, cam.shape[-1] * self.upsample)
 
 
-RECOMMENDED = DepthEdgeAlignmentConfig(average="balanced", upsample=4, edges=PLANE_FREE)
-"""What our experiments say to start from: fine edges, balanced, blind to planes (docs/method.md)."""
+RECOMMENDED = DepthEdgeAlignmentConfig(average="balanced", upsample=4, edge_owner="nearer", edges=PLANE_FREE)
+"""What our experiments say to start from: fine edges, balanced, blind to planes, on the nearer side (docs/method.md)."""
 
 
 @dataclass(frozen=True)
