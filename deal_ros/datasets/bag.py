@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import struct
 import threading
 import time
 from collections import deque
@@ -39,7 +38,7 @@ from deal_ros.datasets.bag_report import (
 )
 from deal_ros.datasets.bag_topics import choose_topics
 from deal_ros.datasets.keyframes import KeyframeSelector
-from deal_ros.datasets.mcap_stream import RawMessage
+from deal_ros.datasets.mcap_stream import DamageError, RawMessage
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.store_files import EncodedSample
 from deal_ros.images import ImageError, camera_matrix
@@ -261,26 +260,26 @@ class _BagImport:
         topics = self.topics
         if message.topic == topics.rgb:
             labels = self.labels.at(message.log_ns)
-            stamp = _stamp(message.data)
-            self._decide(self.pairer.add(RGB, stamp, (message.data, labels, self.matrix)))
+            self._decide(self.pairer.add(RGB, message.stamp_ns, (message, labels, self.matrix)))
         elif message.topic == topics.depth:
-            self._decide(self.pairer.add(DEPTH, _stamp(message.data), message.data))
+            self._decide(self.pairer.add(DEPTH, message.stamp_ns, message))
         elif message.topic == topics.camera_info:
-            self._calibrate(message.data)
+            self._calibrate(message)
         elif message.topic == topics.labels and isinstance(self.labels, TopicLabels):
             try:
                 text = deserialize(message.data, self.types[message.topic]).data
                 self.store.add_classes(sorted(self.labels.hear(text)))
-            except (BagError, LabelError) as error:
+            except (BagError, DamageError, LabelError) as error:
                 self._problem("bad_labels", error)
 
-    def _calibrate(self, data: bytes) -> None:
-        if data[12:] == self.matrix_bytes:  # all but the encapsulation and the stamp
-            return
-        self.matrix_bytes = data[12:]
+    def _calibrate(self, message: RawMessage) -> None:
         try:
+            data = message.data
+            if data[12:] == self.matrix_bytes:  # all but the encapsulation and the stamp
+                return
+            self.matrix_bytes = data[12:]
             self.matrix = camera_matrix(deserialize(data, self.types[self.topics.camera_info]))
-        except BagError as error:
+        except (BagError, DamageError) as error:
             self._problem("bad_camera_info", error)
 
     def _decide(self, pairs: Iterable[Pair]) -> None:
@@ -313,16 +312,21 @@ class _BagImport:
         return candidate.job
 
     def _settle(self, keep: int) -> None:
-        """Decide about the oldest candidates, in order, until ``keep`` are left."""
-        while len(self.window) > keep and not self.stopped:
-            candidate = self.window.popleft()
+        """Decide about the oldest candidates, in order: those that need no wait, and more until ``keep`` are left."""
+        while self.window and not self.stopped:
+            candidate = self.window[0]
             raw = candidate.raw
             if not self.selector.due(raw.stamp_ns, raw.labels):
                 self.report.frames["too_soon"] += 1
                 if candidate.job is not None:
                     candidate.job.cancel()
+                self.window.popleft()
                 continue
-            frame = self._result(self._start(candidate))
+            job = self._start(candidate)
+            if len(self.window) <= keep and not job.done():
+                return
+            self.window.popleft()
+            frame = self._result(job)
             decision = self.selector.decide(frame.sample, frame.traits) if frame is not None else None
             if frame is not None and decision is not None and decision.accepted:
                 self._keep(frame)
@@ -335,7 +339,7 @@ class _BagImport:
     def _result(self, job: Future[DecodedFrame]) -> DecodedFrame | None:
         try:
             return job.result()
-        except (ImageError, BagError) as error:
+        except (ImageError, BagError, DamageError) as error:
             self._problem("undecodable", error)
         except ValueError as error:  # of Sample: the sizes of colour and depth differ
             self._problem("size_mismatch", error)
@@ -390,11 +394,3 @@ class _BagImport:
             logger.warning("%s: imported up to the damage: %s", self.bag.path, message)
         write_report(self.store, report, self.start_ns, self.bag, self.config)
         return report
-
-
-def _stamp(data: bytes) -> int:
-    """Header stamp in nanoseconds, straight from CDR: every message here begins with its header. 0 if there is none."""
-    if len(data) < 12:
-        return 0
-    seconds, nanoseconds = struct.unpack_from("<iI" if data[1] & 1 else ">iI", data, 4)
-    return seconds * 1_000_000_000 + nanoseconds

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from deal_ros.datasets.bag_reader import deserialize
 from deal_ros.datasets.keyframes import FrameTraits, measure
+from deal_ros.datasets.mcap_stream import RawMessage
 from deal_ros.images import (
     DEPTH_HEADER_BYTES,
     MILLIMETRE,
@@ -28,8 +29,8 @@ class RawFrame:
     """Two paired messages as recorded, and what held when they were received.
 
     Args:
-        rgb: CDR of the colour message.
-        depth: CDR of the depth message.
+        rgb: the colour message.
+        depth: the depth message.
         rgb_type: message type of colour.
         depth_type: message type of depth.
         stamp_ns: colour's stamp.
@@ -38,8 +39,8 @@ class RawFrame:
         source: the colour topic.
     """
 
-    rgb: bytes
-    depth: bytes
+    rgb: RawMessage
+    depth: RawMessage
     rgb_type: str
     depth_type: str
     stamp_ns: int
@@ -68,9 +69,10 @@ def decode_frame(raw: RawFrame, image_format: str, depth_unit_m: float) -> Decod
     Raises:
         ImageError: if an image cannot be decoded.
         BagError: if the bytes are not such a message.
+        DamageError: if they cannot be read.
         ValueError: if the sizes of colour and depth differ.
     """
-    color, depth = deserialize(raw.rgb, raw.rgb_type), deserialize(raw.depth, raw.depth_type)
+    color, depth = deserialize(raw.rgb.data, raw.rgb_type), deserialize(raw.depth.data, raw.depth_type)
     sample = Sample(
         rgb=decode_color(color),
         depth_m=decode_depth(depth),

@@ -134,7 +134,7 @@ class Bag:
             try:
                 for message in reader.messages(topics):
                     self.done_bytes = start + size * reader.position // unpacked_size
-                    yield self._plain(message) if self._packed_messages else message
+                    yield self._plain(message) if self._packed_messages or file.suffix == ".zstd" else message
             except DamageError as error:
                 self.damage.append(f"{file.name}: {error}")
             except OSError as error:
@@ -146,8 +146,9 @@ class Bag:
         return STORAGES[unpacked.suffix](unpacked)
 
     def _plain(self, message: RawMessage) -> RawMessage:
-        data = _unpack_message(message.data)
-        return message._replace(data=data)
+        """Decompress a message, and read it while the temporary copy of its file is there."""
+        data = message.data
+        return message._replace(content=_unpack_message(data) if self._packed_messages else data)
 
     def _find_files(self) -> list[Path]:
         path = self.path

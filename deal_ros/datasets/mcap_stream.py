@@ -4,7 +4,8 @@
 
 The readers at hand need the index at the end of the file, which a recording lacks when the robot was switched off, and
 decompress without a limit. This one needs no index, holds one chunk at a time, never decompresses more than a chunk
-declares, checks its CRC, and says at which byte a file ends to make sense. Format: https://mcap.dev/spec.
+declares, checks its CRC, and says at which byte a file ends to make sense. What is not compressed stays in the file
+until somebody asks for it: most frames of a recording are passed over unread. Format: https://mcap.dev/spec.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import zlib
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 MAGIC = b"\x89MCAP0\r\n"
 MAX_RECORD_BYTES = 1 << 28
@@ -24,6 +25,10 @@ _HEADER, _FOOTER, _SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END, _STATISTICS = 
 _LENGTH = struct.Struct("<BQ")
 _MESSAGE_HEAD = struct.Struct("<HIQQ")
 _CHUNK_HEAD = struct.Struct("<QQQI")
+_USED = (_SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _STATISTICS)
+_STAMP_END = 12  # behind the encapsulation, at the beginning of the header
+_SMALL_BYTES = 4096
+_BLOCK = 1 << 16
 
 
 class DamageError(ValueError):
@@ -45,12 +50,64 @@ class Channel:
     encoding: str
 
 
+class Stretch(NamedTuple):
+    """Bytes that are still in their file.
+
+    Args:
+        path: the file.
+        start: where in it they begin.
+        length: how many they are.
+        head: the first of them.
+    """
+
+    path: Path
+    start: int
+    length: int
+    head: bytes
+
+    def read(self) -> bytes:
+        """All of them; may be called in any thread.
+
+        Raises:
+            DamageError: if the file cannot be read, or not so far any more.
+        """
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(self.start)
+                data = file.read(self.length)
+        except OSError as error:
+            raise DamageError(f"{self.path.name}: cannot be read: {error.strerror or error}") from error
+        if len(data) < self.length:
+            raise DamageError(f"{self.path.name}: has become shorter while it was read")
+        return data
+
+
 class RawMessage(NamedTuple):
-    """One message as recorded. ``log_ns`` is when it was received, in nanoseconds."""
+    """One message as recorded.
+
+    Args:
+        topic: its topic.
+        log_ns: when it was received, in nanoseconds.
+        content: its CDR, or where that is.
+    """
 
     topic: str
     log_ns: int
-    data: bytes
+    content: bytes | Stretch
+
+    @property
+    def data(self) -> bytes:
+        """The CDR; read now where it is still in the file, which may raise :class:`DamageError`."""
+        return self.content.read() if isinstance(self.content, Stretch) else self.content
+
+    @property
+    def stamp_ns(self) -> int:
+        """Stamp in nanoseconds of a message that begins with its header, straight from CDR. 0 if there is none."""
+        head = self.content.head if isinstance(self.content, Stretch) else self.content
+        if len(head) < _STAMP_END:
+            return 0
+        seconds, nanoseconds = struct.unpack_from("<iI" if head[1] & 1 else ">iI", head, 4)
+        return int(seconds) * 1_000_000_000 + int(nanoseconds)
 
 
 class McapStream:
@@ -81,12 +138,12 @@ class McapStream:
                 (start,) = struct.unpack("<Q", tail[9:17])
                 if not 0 < start < size:
                     return False
-                file.seek(start)
                 counts: dict[int, int] = {}
-                for opcode, content in _records(file, size):
+                source = _FileBytes(self.path, file)
+                for opcode, place, length in _records(source, start, size - len(MAGIC)):
                     if opcode == _STATISTICS:
-                        counts = _channel_counts(content)
-                    self._define(opcode, content)
+                        counts = _channel_counts(source.read(place, length))
+                    self._define(source, opcode, place, length)
         except (OSError, ValueError, struct.error):
             return False
         for number, count in counts.items():
@@ -106,74 +163,121 @@ class McapStream:
             size = os.fstat(file.fileno()).st_size
             if file.read(8) != MAGIC:
                 raise DamageError("not an MCAP file: it does not begin with the MCAP magic")
-            start = file.tell()
+            source, start = _FileBytes(self.path, file), len(MAGIC)
             try:
-                for opcode, content in _records(file, size):
+                for opcode, place, length in _records(source, start, size):
                     if opcode in (_DATA_END, _FOOTER):
                         return
                     if opcode == _MESSAGE:
-                        if found := self._message(content, 0, len(content), topics):
+                        if found := self._message(source, place, length, topics):
                             yield found
                     elif opcode == _CHUNK:
-                        yield from self._chunk(content, topics)
+                        yield from self._chunk(source, place, length, topics)
                     else:
-                        self._define(opcode, content)
-                    start = self.position = file.tell()
+                        self._define(source, opcode, place, length)
+                    start = self.position = place + length
             except (ValueError, struct.error) as error:
                 raise DamageError(f"byte {start} of {size}: {error}") from error
             raise DamageError(f"byte {start} of {size}: the file ends without an end mark, it was cut short")
 
-    def _chunk(self, content: bytes, topics: Container[str] | None) -> Iterator[RawMessage]:
-        _, _, size, checksum = _CHUNK_HEAD.unpack_from(content)
-        compression, position = _text(content, _CHUNK_HEAD.size)
-        (length,) = struct.unpack_from("<Q", content, position)
-        packed = memoryview(content)[position + 8 : position + 8 + length]
-        if len(packed) != length:
+    def _chunk(self, file: _FileBytes, start: int, length: int, topics: Container[str] | None) -> Iterator[RawMessage]:
+        head = file.read(start, min(length, _SMALL_BYTES))
+        _, _, size, checksum = _CHUNK_HEAD.unpack_from(head)
+        compression, position = _text(head, _CHUNK_HEAD.size)
+        (packed_length,) = struct.unpack_from("<Q", head, position)
+        start, rest = start + position + 8, length - position - 8
+        if packed_length > rest:
             raise ValueError("chunk is cut short")
-        data = decompress(packed, compression, size)
-        if checksum and zlib.crc32(data) != checksum:
+        source: _Bytes = file
+        if compression:
+            source = _MemoryBytes(decompress(file.read(start, packed_length), compression, size))
+            start = 0
+        elif size != packed_length:
+            raise ValueError(f"chunk declares {size} bytes and has {packed_length}")
+        if checksum and source.checksum(start, size) != checksum:
             raise ValueError("chunk has a wrong checksum")
         found: list[RawMessage] = []
-        position = 0
-        while position < len(data):
-            opcode, length = _LENGTH.unpack_from(data, position)
-            position += _LENGTH.size
-            if length > len(data) - position:
-                raise ValueError("record within a chunk reaches beyond it")
+        for opcode, place, length in _records(source, start, start + size):
             if opcode == _MESSAGE:
-                if message := self._message(data, position, length, topics):
+                if message := self._message(source, place, length, topics):
                     found.append(message)
             else:
-                self._define(opcode, bytes(data[position : position + length]))
-            position += length
+                self._define(source, opcode, place, length)
         found.sort(key=lambda message: message.log_ns)
         yield from found
 
-    def _message(
-        self, data: bytes | memoryview, start: int, length: int, topics: Container[str] | None
-    ) -> RawMessage | None:
+    def _message(self, source: _Bytes, start: int, length: int, topics: Container[str] | None) -> RawMessage | None:
         if length < _MESSAGE_HEAD.size:
             raise ValueError(f"message record must have at least {_MESSAGE_HEAD.size} bytes, has {length}")
-        number, _, log_ns, _ = _MESSAGE_HEAD.unpack_from(data, start)
+        number, _, log_ns, _ = _MESSAGE_HEAD.unpack(source.read(start, _MESSAGE_HEAD.size))
         channel = self.channels.get(number)
         if channel is None:
             raise ValueError(f"message on channel {number}, which was never declared")
         if topics is not None and channel.topic not in topics:
             return None
-        return RawMessage(channel.topic, log_ns, bytes(data[start + _MESSAGE_HEAD.size : start + length]))
+        content = source.content(start + _MESSAGE_HEAD.size, length - _MESSAGE_HEAD.size)
+        return RawMessage(channel.topic, log_ns, content)
 
-    def _define(self, opcode: int, content: bytes) -> None:
+    def _define(self, source: _Bytes, opcode: int, start: int, length: int) -> None:
         if opcode == _SCHEMA:
+            content = source.read(start, length)
             (number,) = struct.unpack_from("<H", content)
             self._schemas[number] = _text(content, 2)[0]
         elif opcode == _CHANNEL:
+            content = source.read(start, length)
             number, schema = struct.unpack_from("<HH", content)
             topic, position = _text(content, 4)
             encoding, _ = _text(content, position)
             self.channels[number] = Channel(topic, self._schemas.get(schema, ""), encoding)
 
 
-def decompress(data: bytes | memoryview, compression: str, size: int) -> bytes | memoryview:
+class _Bytes(Protocol):
+    """Bytes by their place: of a file, or of a decompressed chunk."""
+
+    def read(self, start: int, length: int) -> bytes: ...
+
+    def content(self, start: int, length: int) -> bytes | Stretch: ...
+
+    def checksum(self, start: int, length: int) -> int: ...
+
+
+class _FileBytes:
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self._path, self._file = path, file
+
+    def read(self, start: int, length: int) -> bytes:
+        self._file.seek(start)
+        data = self._file.read(length)
+        if len(data) < length:
+            raise ValueError("the file has become shorter while it was read")
+        return data
+
+    def content(self, start: int, length: int) -> bytes | Stretch:
+        if length <= _SMALL_BYTES:
+            return self.read(start, length)
+        return Stretch(self._path, start, length, self.read(start, _STAMP_END))
+
+    def checksum(self, start: int, length: int) -> int:
+        checksum = 0
+        for position in range(start, start + length, _BLOCK):
+            checksum = zlib.crc32(self.read(position, min(_BLOCK, start + length - position)), checksum)
+        return checksum
+
+
+class _MemoryBytes:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def read(self, start: int, length: int) -> bytes:
+        return self._data[start : start + length]
+
+    content = read
+
+    def checksum(self, start: int, length: int) -> int:
+        return zlib.crc32(self._data)
+
+
+def decompress(data: bytes, compression: str, size: int) -> bytes:
     """Decompress to exactly ``size`` bytes, and never to more.
 
     Raises:
@@ -181,16 +285,13 @@ def decompress(data: bytes | memoryview, compression: str, size: int) -> bytes |
     """
     if size > MAX_RECORD_BYTES:
         raise ValueError(f"chunk must have at most {MAX_RECORD_BYTES} bytes, declares {size}")
-    raw: bytes | memoryview = data
-    if compression == "":
-        pass
-    elif compression == "zstd":
+    if compression == "zstd":
         raw = unpack_zstd(data, size)
     elif compression == "lz4":
         from lz4.frame import LZ4FrameDecompressor
 
         try:
-            raw = LZ4FrameDecompressor().decompress(data, max_length=size + 1)
+            raw = bytes(LZ4FrameDecompressor().decompress(data, max_length=size + 1))
         except (RuntimeError, EOFError) as error:
             raise ValueError(f"damaged lz4 data: {error}") from error
     else:
@@ -222,23 +323,19 @@ def import_zstd():
     return zstd
 
 
-def _records(file: BinaryIO, size: int) -> Iterator[tuple[int, bytes]]:
-    """Opcode and content of each record up to the end of the file or the closing magic."""
-    while True:
-        head = file.read(_LENGTH.size)
-        if not head or head[:8] == MAGIC:
-            return
-        if len(head) < _LENGTH.size:
+def _records(source: _Bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Opcode, place and length of each record from ``start`` to ``end``."""
+    while start < end:
+        if end - start < _LENGTH.size:
             raise ValueError("record is cut short")
-        opcode, length = _LENGTH.unpack(head)
-        if length > size - file.tell():
-            raise ValueError(f"record of {length} bytes reaches beyond the end of the file, it was cut short")
-        if opcode not in (_SCHEMA, _CHANNEL, _MESSAGE, _CHUNK, _DATA_END, _FOOTER, _STATISTICS):
-            file.seek(length, os.SEEK_CUR)
-            continue
-        if length > MAX_RECORD_BYTES:
+        opcode, length = _LENGTH.unpack(source.read(start, _LENGTH.size))
+        start += _LENGTH.size
+        if length > end - start:
+            raise ValueError(f"record of {length} bytes reaches beyond the end of its file or chunk, it was cut short")
+        if length > MAX_RECORD_BYTES and opcode in _USED:
             raise ValueError(f"record must have at most {MAX_RECORD_BYTES} bytes, has {length}")
-        yield opcode, file.read(length)
+        yield opcode, start, length
+        start += length
 
 
 def _text(content: bytes, position: int) -> tuple[str, int]:

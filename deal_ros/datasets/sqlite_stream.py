@@ -50,16 +50,17 @@ class SqliteStream:
         try:
             with self._connect() as database:
                 self._define(database)
-                query = "SELECT rowid, topic_id, timestamp, data FROM messages ORDER BY rowid"
+                wanted = {n for n, channel in self.channels.items() if topics is None or channel.topic in topics}
+                data_if_wanted = f"CASE WHEN topic_id IN ({','.join(map(str, wanted))}) THEN data END"  # others: unread
+                query = f"SELECT rowid, topic_id, timestamp, {data_if_wanted} FROM messages ORDER BY rowid"
                 rows = database.execute(query)
                 largest = max(1, self._largest_row(database))
                 for number, topic_id, log_ns, data in rows:
                     self.position = min(size, size * number // largest)
-                    channel = self.channels.get(topic_id)
-                    if channel is not None and (topics is None or channel.topic in topics):
+                    if topic_id in wanted:
                         if not isinstance(data, bytes) or not isinstance(log_ns, int):
                             raise DamageError(f"row {number}: data must be bytes and timestamp a number")
-                        yield RawMessage(channel.topic, log_ns, data)
+                        yield RawMessage(self.channels[topic_id].topic, log_ns, data)
         except (sqlite3.Error, OverflowError, UnicodeError) as error:
             raise DamageError(f"behind row {number}: {error}") from error
 

@@ -90,7 +90,7 @@ def test_messages_are_those_that_rosbags_reads(tmp_path, storage, single_file) -
     with Reader(path) as reader:
         expected = [(connection.topic, log_ns, bytes(data)) for connection, log_ns, data in reader.messages()]
     bag = Bag(path)
-    assert [tuple(message) for message in bag.messages()] == expected
+    assert [(message.topic, message.log_ns, message.data) for message in bag.messages()] == expected
     assert bag.topics()[RGB_TOPIC] == ("sensor_msgs/msg/Image", 30)
     assert bag.done_bytes == bag.size_bytes
     assert bag.start_ns() == START

@@ -8,10 +8,11 @@ import random
 import sqlite3
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import pytest
-from bag_writing import START, recording, split_bag, write_bag
+from bag_writing import RGB_TOPIC, START, recording, split_bag, write_bag
 from rosbags.rosbag2 import CompressionMode
 
 from deal_ros.datasets.bag import import_bag
@@ -82,6 +83,45 @@ def test_a_flipped_bit_in_a_compressed_chunk_is_found(tmp_path) -> None:
     report, found = import_all(tmp_path, bag)
     assert 0 < found < FRAMES
     assert report.damage
+
+
+@pytest.mark.parametrize("flipped", [False, True])
+def test_a_flipped_bit_in_a_plain_chunk_is_found_by_its_checksum(tmp_path, recorded, flipped) -> None:
+    data, chunks, place = bytearray(recorded["mcap"]), [], len(MAGIC)
+    while data[place] != 2:  # the footer
+        opcode, length = struct.unpack_from("<BQ", data, place)
+        if opcode == 6:
+            start, size = place + 9 + 40, struct.unpack_from("<Q", data, place + 9 + 16)[0]
+            assert data[start - 12 : start - 8] == bytes(4)  # no name: not compressed
+            struct.pack_into("<I", data, place + 9 + 24, zlib.crc32(data[start : start + size]))
+            chunks.append((start, size))
+        place += 9 + length
+    assert len(chunks) == 4
+    if flipped:
+        start, size = chunks[1]
+        data[start + size // 2] ^= 1
+    report, found = import_all(tmp_path, damaged(tmp_path, "mcap", bytes(data)))
+    assert found == FRAMES if not flipped else 0 < found < FRAMES // 2
+    assert ["wrong checksum" in text for text in report.damage] == [True] * flipped
+
+
+def test_pixels_that_are_gone_when_they_are_asked_for_are_damage(tmp_path, recorded) -> None:
+    path = damaged(tmp_path, "mcap", recorded["mcap"])
+    images = [message for message in Bag(path).messages() if message.topic == RGB_TOPIC]
+    assert images[-1].data[:12] == images[-1].content.head
+    with path.open("r+b") as file:
+        file.truncate(len(recorded["mcap"]) // 2)
+    assert images[0].data
+    with pytest.raises(DamageError, match="shorter"):
+        _ = images[-1].data
+
+
+def test_a_recording_that_is_removed_meanwhile_is_read_to_its_end(tmp_path, recorded) -> None:
+    path = damaged(tmp_path, "mcap", recorded["mcap"])
+    with SampleStore.create(tmp_path / "store", []) as store:
+        report = import_bag(path, store, SOME, on_progress=lambda *_: path.unlink(missing_ok=True))
+    assert report.frames == {"undecodable": FRAMES}
+    assert "cannot be read" in report.problems["undecodable"]
 
 
 def test_damage_in_one_part_spares_the_others(tmp_path, recorded) -> None:
