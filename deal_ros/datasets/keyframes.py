@@ -83,7 +83,7 @@ def measure(sample: Sample) -> FrameTraits:
     grey = _shrink(sample.rgb)
     thumbnail = _normalise(cv2.resize(grey, _THUMBNAIL, interpolation=cv2.INTER_AREA).astype(np.float32))
     sharpness = float(cv2.Laplacian(grey, cv2.CV_32F).var())
-    return FrameTraits(thumbnail, sharpness, float(np.count_nonzero(sample.depth_m)) / sample.depth_m.size)
+    return FrameTraits(thumbnail, sharpness, float(np.count_nonzero(sample.depth_m != 0)) / sample.depth_m.size)
 
 
 class KeyframeSelector:
