@@ -13,6 +13,7 @@ import tracemalloc
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,7 +23,7 @@ from deal_ros.config import ConfigError, from_mapping, load_yaml
 from deal_ros.datasets import miniature, open_dataset
 from deal_ros.datasets.base import DatasetError
 from deal_ros.datasets.coco import decode_rle_text, draw_mask
-from deal_ros.datasets.image_files import read_array, read_bytes, read_ids
+from deal_ros.datasets.image_files import read_array, read_bytes, read_ids, read_rgb
 from deal_ros.engine.checkpoint import CheckpointError, load_checkpoint
 from deal_ros.engine.label_folder import read_index
 from deal_ros.engine.optimization import OptimizationConfig
@@ -177,6 +178,18 @@ def test_a_hundred_megapixels_are_refused_before_they_are_touched(encoding, pixe
         tracemalloc.stop()
 
 
+def test_what_promises_67_megapixels_in_a_few_bytes_costs_next_to_nothing(tmp_path) -> None:
+    """Each kind of image by each way in, in a process of its own: what its resident memory grows by."""
+    command = [sys.executable, str(ROOT / "test" / "support" / "image_promises.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    assert len(found) == 30
+    assert [name for name, (_, answer) in found.items() if answer == "taken"] == []
+    assert {name: megabytes for name, (megabytes, _) in found.items() if megabytes > 8} == {}
+    assert sum(megabytes for megabytes, _ in found.values()) < 16
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(width=32) | st.sampled_from([-0.0, 1e-45, 3e38]), min_size=6, max_size=6))
 def test_no_depth_leaves_the_decoder_but_finite_metres(values) -> None:
@@ -208,6 +221,31 @@ def test_what_is_no_file_does_not_hang(tmp_path, kind) -> None:
     for read in (read_bytes, read_ids, read_array):
         with pytest.raises(DatasetError, match="plain file"):
             read(path)
+
+
+@pytest.mark.parametrize("compression", [1, 5, 8, 32773])  # none, LZW, Deflate, PackBits
+def test_a_photograph_may_be_a_tiff(tmp_path, compression) -> None:
+    path = tmp_path / "a.tif"
+    options = [cv2.IMWRITE_TIFF_COMPRESSION, compression]
+    for size, noise in (((30, 40), 256), ((30, 40), 1), ((2000, 3000), 1)):  # the largest as flat as can be
+        for channels in (1, 3):
+            picture = np.random.default_rng(0).integers(0, noise, (*size, channels)).astype(np.uint8)
+            assert cv2.imwrite(str(path), picture, options)
+            np.testing.assert_array_equal(read_rgb(path), np.broadcast_to(picture[..., ::-1], (*size, 3)))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("a.bmp", np.uint8, "must be PNG or JPEG"),
+        ("a.webp", np.uint8, "must be PNG or JPEG"),
+        ("a.tif", np.uint16, "8-bit grey or RGB"),
+    ],
+)
+def test_a_photograph_of_another_kind_is_refused(tmp_path, name, kind, message) -> None:
+    assert cv2.imwrite(str(tmp_path / name), np.zeros((8, 8), kind))
+    with pytest.raises(DatasetError, match=message):
+        read_rgb(tmp_path / name)
 
 
 @pytest.mark.parametrize("shape", [(10**7, 10**7), (10**12,), (-1, 5)])

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from image_messages import compressed_depth_message, compressed_message, encode_rvl, inverse_depth, raw_message
 
+from deal_ros import images
 from deal_ros.images import (
     ImageError,
     camera_matrix,
+    declared_size,
     decode_color,
     decode_depth,
     decode_rvl,
@@ -138,6 +140,29 @@ def test_rvl_round_trip(raw) -> None:
     np.testing.assert_array_equal(decode_rvl(np.frombuffer(payload, np.uint8)), raw)
 
 
+def rvl(raw: np.ndarray, behind: bytes = b"") -> np.ndarray:
+    return np.frombuffer(struct.pack("<II", raw.shape[1], raw.shape[0]) + encode_rvl(raw) + behind, np.uint8)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    hnp.arrays(np.uint16, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12),
+               elements=st.sampled_from([0, 0, 1, 32768, 65535])),
+    st.integers(10, 40),
+    st.binary(max_size=40),
+)  # fmt: skip
+def test_rvl_is_whole_wherever_it_is_cut_into_pieces(raw, piece, behind) -> None:
+    """Large steps take the longest codes; what follows the last pixel is not looked at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_NIBBLES_AT_ONCE", piece)
+        np.testing.assert_array_equal(decode_rvl(rvl(raw, behind)), raw)
+
+
+@pytest.mark.parametrize("raw", [[[65535]], [[1, 65535, 1, 65535]], [[65535, 0, 65535, 0]], [[0, 0, 0]], [[0, 65535]]])
+def test_the_longest_rvl_codes_are_read_to_their_end(raw) -> None:
+    np.testing.assert_array_equal(decode_rvl(rvl(np.array(raw, np.uint16), bytes(64))), raw)
+
+
 @pytest.mark.parametrize("encoding", ["bayer_rggb8", "bayer_bggr8", "bayer_gbrg8", "bayer_grbg8"])
 def test_bayer_finds_the_colour(encoding) -> None:
     pytest.importorskip("rosbags.image")
@@ -232,6 +257,97 @@ def test_a_huge_png_is_refused_by_its_header() -> None:
     png[16:24] = struct.pack(">II", 30000, 30000)
     with pytest.raises(ImageError, match="67108864 pixels"):
         encoded_size(png)
+
+
+# --- what a header promises and the data can hold ---------------------------------------------------------------------
+
+SAMPLINGS = [getattr(cv2, f"IMWRITE_JPEG_SAMPLING_FACTOR_{kind}", None) for kind in (411, 420, 422, 440, 444)]
+
+
+def jpeg(picture: np.ndarray, quality=95, progressive=0, optimise=0, restart=0, sampling=None) -> bytes:
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    options += [cv2.IMWRITE_JPEG_OPTIMIZE, optimise, cv2.IMWRITE_JPEG_RST_INTERVAL, restart]
+    options += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling] if sampling else []
+    return cv2.imencode(".jpg", picture, options)[1].tobytes()
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(1, 400), st.integers(1, 400), st.sampled_from([1, 3]), st.integers(0, 255),
+    st.sampled_from([0, 3, 200]), st.integers(0, 100), st.integers(0, 1), st.integers(0, 1),
+    st.sampled_from([0, 0, 1, 7]), st.sampled_from(SAMPLINGS),
+)  # fmt: skip
+def test_no_jpeg_is_refused_for_being_small(
+    height, width, channels, value, noise, quality, progressive, optimise, restart, sampling
+) -> None:
+    """Of any flatness, at any quality, as OpenCV (libjpeg-turbo) writes it."""
+    picture = np.full((height, width, channels), value, np.int16)
+    picture += np.random.default_rng(0).integers(0, noise + 1, picture.shape, np.int16)
+    data = jpeg(np.clip(picture, 0, 255).astype(np.uint8), quality, progressive, optimise, restart, sampling)
+    assert encoded_size(data) == ("jpg", height, width)
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+@pytest.mark.parametrize("progressive", [0, 1])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_flattest_large_jpeg_is_not_refused(channels, progressive, sampling) -> None:
+    """Without noise and with codes made for it, where headers no longer count: the least that an encoder can do."""
+    flat = np.full((2048, 4096, channels), 128, np.uint8)
+    data = jpeg(flat, 1, progressive, 1, 0, sampling)
+    assert encoded_size(data) == ("jpg", 2048, 4096)
+    with pytest.raises(ImageError, match=r"must have at least \d+ bytes, got \d+: cut short"):
+        encoded_size(data[: len(data) // 8])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 300), st.integers(1, 300), st.sampled_from([np.uint8, np.uint16]), st.sampled_from([1, 3, 4]),
+       st.integers(0, 255), st.integers(0, 9))  # fmt: skip
+def test_no_png_is_refused_for_being_small(height, width, kind, channels, value, compression) -> None:
+    flat = np.full((height, width, channels), value, kind)
+    data = cv2.imencode(".png", flat, [cv2.IMWRITE_PNG_COMPRESSION, compression])[1].tobytes()
+    assert encoded_size(data) == ("png", height, width)
+
+
+def with_size(data: bytes, height: int, width: int, frame: int = 0xC0) -> bytes:
+    """A JPEG whose header declares another size."""
+    at = data.index(bytes([0xFF, frame])) + 5
+    return data[:at] + struct.pack(">HH", height, width) + data[at + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (with_size(jpeg(RGB), 8192, 8192), "8192 x 8192 pixels must have at least 196608 bytes"),  # 4:2:0: 1.5 blocks
+        (with_size(jpeg(RGB, progressive=1), 8192, 8192, 0xC2), "must have at least 196608 bytes"),
+        (with_size(jpeg(RGB[..., 0]), 8192, 8192), "must have at least 131072 bytes"),
+        (with_size(jpeg(RGB), 30000, 30000), "67108864 pixels"),
+        (jpeg(RGB).replace(b"\xff\xc0", b"\xff\xc9"), "Huffman codes, got SOF9"),
+        (jpeg(RGB).replace(b"\xff\xc0\x00\x11\x08\x00\x07\x00\x09\x03\x01\x22",
+                           b"\xff\xc0\x00\x11\x08\x00\x07\x00\x09\x03\x01\x20"), "sampled 1..4 times"),
+        (jpeg(RGB)[: jpeg(RGB).index(b"\xff\xc0") + 12], "1..4 components"),
+        (jpeg(RGB, progressive=1) + b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x00" * 100, "at most 100 scans, got 110"),
+        (b"\xff\xd8" + b"\xff\xfe\x00\x02" * 200_000 + jpeg(RGB)[2:], "no frame header"),
+    ],
+    ids=["baseline", "progressive", "grey", "huge", "arithmetic", "sampling", "cut", "scans", "segments"],
+)  # fmt: skip
+def test_a_jpeg_that_promises_too_much_is_refused_by_its_header(data, expected) -> None:
+    with pytest.raises(ImageError, match=expected):
+        encoded_size(data)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        raw_message(RGB, "rgb8", padding=2),
+        *(compressed_message(RGB, kind) for kind in ("png", "jpg")),
+        *(compressed_depth_message(MILLIMETRES, transport=kind) for kind in ("png", "rvl")),
+    ],
+)
+def test_the_size_is_known_before_anything_is_decoded(message) -> None:
+    assert declared_size(message) == (7, 9)
+    if hasattr(message, "format"):
+        with pytest.raises(ImageError):
+            declared_size(changed(message, data=message.data[:16]))
 
 
 def test_mutated_payloads_never_crash() -> None:

@@ -11,7 +11,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from deal_ros.datasets.base import DatasetError
-from deal_ros.images import ImageError, encoded_size
+from deal_ros.images import ImageError, check_size, encoded_size
 
 DepthKind = Literal["metric", "relative", "inverse", "none"]
 DEPTH_KINDS: tuple[DepthKind, ...] = ("metric", "relative", "inverse", "none")
@@ -29,6 +29,7 @@ _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 """What Pillow, NumPy and zipfile raise for damaged files."""
+_TIFF_PIXELS_PER_BYTE = 4096  # more than LZW and Deflate can do; strips may share their bytes
 _FARTHEST = 10.0  # an inverse map's zero is put at this many times the nearest depth
 
 
@@ -96,18 +97,15 @@ class DepthMaps:
 def read_rgb(path: Path) -> NDArray[np.uint8]:
     """Colour or grey photograph → RGB uint8 (H, W, 3), in the orientation of its pixels (EXIF is not applied).
 
+    PNG, JPEG, or 8-bit TIFF, whatever the name says.
+
     Raises:
-        DatasetError: if the file is missing, damaged, or too large.
+        DatasetError: if the file is missing, damaged, too large, or of another kind.
     """
     data = read_bytes(path)
-    if path.suffix.lower() in (".png", ".jpg", ".jpeg"):
-        try:
-            encoded_size(data)
-        except ImageError as error:
-            raise DatasetError(f"{path}: {error}") from error
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise DatasetError(f"{path}: image is damaged")
+    if data[:4] in (b"II*\0", b"MM\0*"):
+        return _read_tiff(path, data)
+    image = _decode(path, data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -137,17 +135,22 @@ def read_png16(path: Path) -> NDArray[np.uint16]:
     Raises:
         DatasetError: if the file is missing, damaged or of another kind.
     """
-    data = read_bytes(path)
-    try:
-        encoded_size(data)
-    except ImageError as error:
-        raise DatasetError(f"{path}: {error}") from error
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise DatasetError(f"{path}: image is damaged")
+    image = _decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED)
     if image.dtype != np.uint16 or image.ndim != 2:
         raise DatasetError(f"{path}: depth must be a 16-bit grey PNG, got {image.dtype} {image.shape}")
-    return image  # type: ignore[return-value]
+    return image
+
+
+def read_png8(path: Path) -> NDArray[np.uint8]:
+    """8-bit grey PNG → uint8 (H, W).
+
+    Raises:
+        DatasetError: if the file is missing, damaged or of another kind.
+    """
+    image = _decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED)
+    if image.dtype != np.uint8 or image.ndim != 2:
+        raise DatasetError(f"{path}: must be an 8-bit grey PNG, got {image.dtype} {image.shape}")
+    return image
 
 
 def read_array(path: Path) -> NDArray[np.generic]:
@@ -182,6 +185,37 @@ def read_array(path: Path) -> NDArray[np.generic]:
     if values.ndim != 2 or values.dtype.kind not in "fu":
         raise DatasetError(f"{path}: depth must be a float or unsigned (H, W) array, got {values.dtype} {values.shape}")
     return values
+
+
+def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:
+    """PNG or JPEG as OpenCV decodes it, after a look at its header."""
+    try:
+        encoded_size(data)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (ImageError, cv2.error) as error:
+        raise DatasetError(f"{path}: {error}") from error
+    if image is None:
+        raise DatasetError(f"{path}: image is damaged")
+    return image
+
+
+def _read_tiff(path: Path, data: bytes) -> NDArray[np.uint8]:
+    """By Pillow: OpenCV fills what a TIFF lacks, and the two do not agree on the size where it is given twice."""
+    try:
+        with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
+            width, height = image.size
+            check_size(height, width)
+            if height * width > _TIFF_PIXELS_PER_BYTE * len(data):
+                raise DatasetError(
+                    f"{path}: TIFF of {height} x {width} pixels cannot have {len(data)} bytes: cut short"
+                )
+            if image.mode not in ("L", "RGB"):
+                raise DatasetError(f"{path}: TIFF must be 8-bit grey or RGB, got mode {image.mode}")
+            return np.asarray(image.convert("RGB"), np.uint8)
+    except (*_DAMAGE, SyntaxError, Image.DecompressionBombError) as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(f"{path}: TIFF cannot be read: {error}") from error
 
 
 def _unpacked(path: Path) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deal_ros.datasets.base import DatasetError
+from deal_ros.datasets.image_files import read_png8
 from deal_ros.engine.checkpoint import write_text
 from deal_ros.sample import IGNORE_ID
 
@@ -67,17 +68,11 @@ def read_map(path: Path, num_classes: int) -> NDArray[np.uint8]:
     Raises:
         DatasetError: if it is missing, no 8-bit grey PNG, or holds other ids.
     """
-    try:
-        mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    except cv2.error as error:  # a declared size that OpenCV refuses
-        raise DatasetError(f"{path}: cannot be read: {error}") from error
-    if mask is None or mask.dtype != np.uint8 or mask.ndim != 2:
-        found = "nothing readable" if mask is None else f"{mask.dtype} {mask.shape}"
-        raise DatasetError(f"{path}: must be an 8-bit grey PNG of class ids, got {found}")
+    mask = read_png8(path)
     largest = int(np.max(mask, initial=0, where=mask != IGNORE_ID))
     if largest > num_classes:
         raise DatasetError(f"{path}: ids must be 0..{num_classes} or {IGNORE_ID}, got {largest}")
-    return np.asarray(mask, np.uint8)
+    return mask
 
 
 def write_map(path: Path, mask: NDArray[np.uint8]) -> None:

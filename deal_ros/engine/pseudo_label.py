@@ -22,6 +22,7 @@ from deal_ros.cams import multiscale_cam
 from deal_ros.cams.base import CamNetwork
 from deal_ros.config import to_mapping
 from deal_ros.datasets.base import DatasetError, SampleDataset
+from deal_ros.datasets.image_files import read_png8
 from deal_ros.engine.augmentation import resize_nearest
 from deal_ros.engine.checkpoint import write_text
 from deal_ros.engine.distributed import Ranks, alone
@@ -256,5 +257,7 @@ def _spread(count: int, most: int) -> Iterator[int]:
 
 def _existing(path: Path) -> NDArray[np.uint8] | None:
     """Return a map that an earlier start wrote whole."""
-    mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    return None if mask is None else np.asarray(mask, np.uint8)
+    try:
+        return read_png8(path)
+    except DatasetError:  # not there yet, or no map
+        return None

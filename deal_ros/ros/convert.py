@@ -25,16 +25,16 @@ def check_pixels(message: Any, max_megapixels: float) -> None:
     """Refuse an image message by its size alone, before it waits in a queue.
 
     Raises:
-        ImageError: if it has more pixels, or for a compressed one more bytes than that many pixels could have.
+        ImageError: if it has more pixels or more bytes than that many could have, or if it is compressed and its
+            header cannot be read or promises more pixels than the bytes can hold.
     """
-    if hasattr(message, "format"):
-        if len(message.data) > 4e6 * max_megapixels:
-            raise ImageError(
-                f"compressed image must be under {4 * max_megapixels:g} MB, got {len(message.data) / 1e6:g}"
-            )
-    elif message.height * message.width > 1e6 * max_megapixels or len(message.data) > 16e6 * max_megapixels:
+    compressed = hasattr(message, "format")
+    if compressed and len(message.data) > 4e6 * max_megapixels:
+        raise ImageError(f"compressed image must be under {4 * max_megapixels:g} MB, got {len(message.data) / 1e6:g}")
+    height, width = images.declared_size(message)
+    if height * width > 1e6 * max_megapixels or (not compressed and len(message.data) > 16e6 * max_megapixels):
         raise ImageError(
-            f"image must have at most {max_megapixels:g} megapixels, got {message.height} x {message.width} in"
+            f"image must have at most {max_megapixels:g} megapixels, got {height} x {width} in"
             f" {len(message.data)} bytes; raise max_megapixels if the camera is that large"
         )
 

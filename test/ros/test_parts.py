@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_messages import raw_message
+from image_messages import compressed_depth_message, compressed_message, raw_message
 from rclpy.lifecycle import LifecycleNode
 from rclpy.qos import ReliabilityPolicy
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 
 from deal_ros.images import ImageError, decode_color, decode_depth
 from deal_ros.ros import convert
@@ -171,6 +171,21 @@ def test_oversized_images_are_refused_by_their_header():
     message = Image(height=10_000, width=10_000, step=30_000, encoding="rgb8")
     with pytest.raises(ImageError, match="at most 16 megapixels"):
         convert.check_pixels(message, 16.0)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *(compressed_message(np.zeros((200, 300, 3), np.uint8), kind) for kind in ("png", "jpg")),
+        *(compressed_depth_message(np.zeros((200, 300), np.uint16), transport=kind) for kind in ("png", "rvl")),
+    ],
+    ids=["png", "jpg", "compressedDepth png", "compressedDepth rvl"],
+)
+def test_oversized_compressed_images_are_refused_by_their_header(payload):
+    message = CompressedImage(format=payload.format, data=payload.data)
+    convert.check_pixels(message, 0.06)
+    with pytest.raises(ImageError, match=r"at most 0\.05 megapixels, got 200 x 300 in"):
+        convert.check_pixels(message, 0.05)
 
 
 @pytest.fixture

@@ -147,9 +147,14 @@ class Segmenter(PorchNode):
         worker.offer(message)
 
     def _on_depth(self, message: Any) -> None:
-        if self._core is not None:
+        if self._core is None:
+            return
+        try:
             convert.check_pixels(message, self.parameters["max_megapixels"])
-            self._core.remember_depth(message)
+        except ImageError as error:
+            self.get_logger().error(f"depth image refused: {error}", throttle_duration_sec=2.0)
+            return
+        self._core.remember_depth(message)
 
     def _work(self, message: Any) -> None:
         core, outputs, inputs = self._core, self._outputs, self._inputs
