@@ -64,7 +64,8 @@ def units_from_metres(depth_m: NDArray[np.float32], unit_m: float = MILLIMETRE) 
     """
     units = depth_m / np.float32(unit_m) + np.float32(0.5)
     fits = (units >= 1) & (units < 65536)
-    return np.where(fits, units, 0).astype(np.uint16)
+    with np.errstate(invalid="ignore"):  # what becomes of values that do not fit is multiplied by 0
+        return units.astype(np.uint16) * fits
 
 
 def encoded_size(data: Any) -> tuple[str, int, int]:
