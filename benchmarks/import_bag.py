@@ -40,14 +40,15 @@ TYPES = get_typestore(Stores.ROS2_HUMBLE)
 EVERY_FRAME = ImportConfig(label=("milk",), keyframes=KeyframeConfig(0, 0, 0, 0))
 KEYFRAMES = ImportConfig(label=("milk",))
 PEAK = """
-import resource, sys
+import sys
 from deal_ros.datasets.bag import import_bag
 from deal_ros.datasets.bag_report import ImportConfig
 from deal_ros.datasets.store import SampleStore
 with SampleStore.create(sys.argv[2], []) as store:
     report = import_bag(sys.argv[1], store, ImportConfig(label=("milk",)))
 assert report.paired == int(sys.argv[3])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+with open("/proc/self/status") as status:  # ru_maxrss would give the peak of the process that started this one
+    print(next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM:")))
 """
 
 
