@@ -12,14 +12,13 @@ import contextlib
 import functools
 import logging
 import re
-import shutil
 import tempfile
 from collections.abc import Container, Iterator
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
 from deal_ros.config import ConfigError, load_yaml
-from deal_ros.datasets.base import DatasetError
+from deal_ros.datasets.bag_scratch import BagError, scratch_copy
 from deal_ros.datasets.mcap_stream import (
     MAX_RECORD_BYTES,
     Channel,
@@ -36,11 +35,6 @@ logger = logging.getLogger(__name__)
 SUFFIXES = (".mcap", ".db3", ".mcap.zstd", ".db3.zstd")
 """Files of a recording, as they end."""
 _COPY_BLOCK = 1 << 20
-_DISK_MARGIN_BYTES = 1 << 28
-
-
-class BagError(DatasetError):
-    """A bag that cannot be used at all; the message names the remedy."""
 
 
 class StorageReader(Protocol):
@@ -192,23 +186,17 @@ class Bag:
             return file
         if self._temporary is None or self._temporary[0] != file:
             self.close()
-            folder = tempfile.TemporaryDirectory(prefix="deal_bag_")
-            target = Path(folder.name) / file.stem
-            self._temporary = (file, target, folder)
-            self._unpack(file, target)
+            remedy = f", or decompress it beforehand with `zstd -d {file}`"
+            folder = scratch_copy(file, file.stem, self._unpack(file), remedy=remedy)
+            self._temporary = (file, Path(folder.name) / file.stem, folder)
         return self._temporary[1]
 
-    def _unpack(self, file: Path, target: Path) -> None:
+    def _unpack(self, file: Path) -> Iterator[bytes]:
         zstd = import_zstd()
         try:
-            with target.open("wb") as plain, zstd.open(file, "rb") as packed:
+            with zstd.open(file, "rb") as packed:
                 while block := packed.read(_COPY_BLOCK):
-                    if shutil.disk_usage(target.parent).free < _DISK_MARGIN_BYTES:
-                        raise BagError(
-                            f"{file}: does not fit into {target.parent.parent} when decompressed; set TMPDIR to a"
-                            f" larger disk, or decompress it beforehand with `zstd -d {file}`"
-                        )
-                    plain.write(block)
+                    yield block
         except (zstd.ZstdError, EOFError, OSError) as error:
             # What came out is read, and the reader finds where it was cut short.
             logger.warning("%s: cannot be decompressed to its end: %s", file, error)

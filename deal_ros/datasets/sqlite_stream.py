@@ -6,15 +6,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sqlite3
 import tempfile
 from collections.abc import Container, Iterator
 from pathlib import Path
 
+from deal_ros.datasets.bag_scratch import scratch_copy
 from deal_ros.datasets.mcap_stream import MAX_RECORD_BYTES, Channel, DamageError, RawMessage
 
-_DISK_MARGIN_BYTES = 1 << 28
+_COPY_BLOCK = 1 << 20
 
 
 class SqliteStream:
@@ -90,12 +90,17 @@ class SqliteStream:
         if length <= size:
             return self.path
         if self._mended is None:
-            self._mended = tempfile.TemporaryDirectory(prefix="deal_bag_")
-            if shutil.disk_usage(self._mended.name).free < size + _DISK_MARGIN_BYTES:
-                raise DamageError(f"cut short, and {size} bytes for a copy are not free; set TMPDIR to a larger disk")
-            shutil.copyfile(self.path, Path(self._mended.name) / self.path.name)
+            self._mended = scratch_copy(self.path, self.path.name, self._blocks(), least_bytes=size)
             os.truncate(Path(self._mended.name) / self.path.name, length)
         return Path(self._mended.name) / self.path.name
+
+    def _blocks(self) -> Iterator[bytes]:
+        try:
+            with self.path.open("rb") as file:
+                while block := file.read(_COPY_BLOCK):
+                    yield block
+        except OSError as error:
+            raise DamageError(f"cannot be read: {error.strerror or error}") from error
 
     def _define(self, database: sqlite3.Connection) -> None:
         # A view or a virtual table of that name could compute for ever.
