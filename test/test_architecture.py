@@ -23,7 +23,18 @@ WRITTEN = sorted(
 
 # Each room may import its own floor and the floors below.
 FLOORS = (
-    {"sample", "labels", "config", "visualization", "filters", "metrics", "backbones", "pairing", "images"},
+    {
+        "sample",
+        "labels",
+        "config",
+        "visualization",
+        "filters",
+        "metrics",
+        "backbones",
+        "pairing",
+        "images",
+        "image_headers",
+    },
     {"losses"},
     {"cams", "pseudo_labels", "students", "datasets", "scenes"},
     {"engine"},

@@ -16,10 +16,10 @@ from hypothesis.extra import numpy as hnp
 from image_messages import compressed_depth_message, compressed_message, encode_rvl, inverse_depth, raw_message
 
 from deal_ros import images
+from deal_ros.image_headers import declared_size
 from deal_ros.images import (
     ImageError,
     camera_matrix,
-    declared_size,
     decode_color,
     decode_depth,
     decode_rvl,

@@ -16,7 +16,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from deal_ros import images
-from deal_ros.images import ImageError
+from deal_ros.image_headers import ImageError, declared_size
 
 _DTYPES = {"mono8": np.uint8, "rgb8": np.uint8, "16UC1": np.uint16, "32FC1": np.float32}
 
@@ -31,7 +31,7 @@ def check_pixels(message: Any, max_megapixels: float) -> None:
     compressed = hasattr(message, "format")
     if compressed and len(message.data) > 4e6 * max_megapixels:
         raise ImageError(f"compressed image must be under {4 * max_megapixels:g} MB, got {len(message.data) / 1e6:g}")
-    height, width = images.declared_size(message)
+    height, width = declared_size(message)
     if height * width > 1e6 * max_megapixels or (not compressed and len(message.data) > 16e6 * max_megapixels):
         raise ImageError(
             f"image must have at most {max_megapixels:g} megapixels, got {height} x {width} in"
