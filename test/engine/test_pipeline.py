@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 import yaml
+from engine_runs import assert_same_run
 from engine_scenes import cam_config, label_config, student_config
-from test_train_cam import assert_same_run
 
 from deal_ros.config import ConfigError
 from deal_ros.datasets.base import DatasetError

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from engine_runs import StopAfter, assert_same_run
 from engine_scenes import CLASSES, SIZE, MemoryDataset, cam_config, label_config, scenes, student_config
-from test_train_cam import StopAfter, assert_same_run
 
 from deal_ros.datasets.base import DatasetError
 from deal_ros.engine.checkpoint import CheckpointError

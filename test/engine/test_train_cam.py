@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from engine_runs import StopAfter, assert_same_run, weights_of
 from engine_scenes import NETWORKS, MemoryDataset, cam_config, scenes
 
 from deal_ros.datasets.base import DatasetError
@@ -16,33 +17,6 @@ from deal_ros.engine.progress import Cancelled
 from deal_ros.engine.run_folder import read_metrics
 from deal_ros.engine.train_cam import load_cam, train_cam, without_losses
 from deal_ros.losses import LossWeightConfig
-
-
-class StopAfter:
-    """Asks to stop once ``count`` steps are done."""
-
-    def __init__(self, count):
-        self.left = count
-
-    def __call__(self):
-        self.left -= 1
-        return self.left <= 0
-
-
-def weights_of(run, name="last"):
-    return load_checkpoint(run / f"{name}.safetensors").tensors["network"]
-
-
-def assert_same_run(one, two):
-    """Weights of both runs are equal bit by bit, and so are all figures but the times."""
-    for name in ("last", "best"):
-        first, second = weights_of(one, name), weights_of(two, name)
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[key], second[key]) for key in first)
-    times = {"seconds", "wait_seconds"}
-    stripped = [[{k: v for k, v in r.items() if k not in times} for r in read_metrics(run)] for run in (one, two)]
-    assert stripped[0] == stripped[1]
-    assert len(stripped[0]) > 0
 
 
 @pytest.mark.parametrize("terms", LOSS_CHOICES)
