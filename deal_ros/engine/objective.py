@@ -51,9 +51,7 @@ class CamLossConfig:
     terms: str = "deal"
     deal: DepthEdgeAlignmentConfig = RECOMMENDED
     deal_weight: LossWeightConfig = field(
-        default_factory=lambda: LossWeightConfig(
-            mode="gradient_ratio", value=8.0, warmup_steps=30, map_tolerance=0.1
-        )
+        default_factory=lambda: LossWeightConfig(mode="gradient_ratio", value=8.0, warmup_steps=30, map_tolerance=0.1)
     )
     isl: ImportanceSamplingConfig = field(default_factory=ImportanceSamplingConfig)
     isl_share: float = 0.2

@@ -102,7 +102,7 @@ class DepthEdgeAlignmentConfig:
 
 
 RECOMMENDED = DepthEdgeAlignmentConfig(average="balanced", upsample=4, edge_owner="nearer", edges=PLANE_FREE)
-"""What our experiments say to start from: fine edges, balanced, blind to planes, on the nearer side (docs/method.md)."""
+"""What our experiments say to start from: fine edges, balanced, blind to planes, of the nearer side (method.md)."""
 
 
 @dataclass(frozen=True)
