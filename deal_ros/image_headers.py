@@ -17,6 +17,7 @@ MAX_RVL_PIXELS = 1 << 24
 """Largest accepted RVL image (17 million). One without returns has 16 bytes whatever its size: length sets no bound."""
 MAX_JPEG_SCANS = 100
 """A decoder goes through the whole image for each scan of a progressive JPEG, of a few bytes; encoders make ten."""
+_MAX_PNG_CHUNKS = 100_000  # encoders write one for each 8 kB or more
 _MAX_JPEG_SEGMENTS = 10_000  # before the frame header; a large colour profile has 255
 DEPTH_HEADER_BYTES = 12
 """Length of the header before the image in a compressedDepth message: format and two quantisation parameters."""
@@ -42,20 +43,22 @@ def encoded_size(data: Any) -> tuple[str, int, int]:
     """Return kind, height and width that a PNG or JPEG declares in its header; reads no pixel.
 
     A JPEG decoder fills what is missing with grey: a few bytes would buy 67 million pixels. A JPEG must therefore have
-    a bit for each 8 × 8 block of each component, less than which Huffman codes cannot take. PNG needs no such check,
-    since its decoder gives up at the first row that is missing, before it has touched the memory for the others.
+    a bit for each 8 × 8 block of each component, less than which Huffman codes cannot take. A PNG decoder gives up at
+    the first row that is missing, before it has touched the memory for the others; but OpenCV's makes room for a chunk
+    of whatever length it declares, so that each chunk must be there whole.
 
     Args:
         data: anything with a buffer: ``bytes``, uint8 array.
 
     Raises:
         ImageError: if it is neither, or its header is cut short, or the size is refused by :func:`check_size`, or a
-            JPEG is too short for its size, has more than 100 scans, or a kind of compression that no camera uses.
+            PNG chunk is longer than what is left, or a JPEG is too short for its size, has more than 100 scans, or a kind of compression that no camera uses.
     """
     view = memoryview(data).cast("B")
     if view[:8] == b"\x89PNG\r\n\x1a\n" and len(view) >= 33 and view[12:16] == b"IHDR":
         width, height = struct.unpack(">II", view[16:24])
         kind = "png"
+        _check_png_chunks(view)
     elif view[:3] == b"\xff\xd8\xff":
         height, width = _jpeg_size(view)
         kind = "jpg"
@@ -100,6 +103,21 @@ def declared_size(message: Any) -> tuple[int, int]:
         if "rvl" in transport:
             return rvl_size(view)
     return encoded_size(view)[1:]
+
+
+def _check_png_chunks(view: memoryview) -> None:
+    position = 8
+    for _ in range(_MAX_PNG_CHUNKS):
+        if position + 12 > len(view):
+            return
+        length, kind = struct.unpack(">I4s", view[position : position + 8])
+        left = len(view) - position - 12
+        if length > left:
+            raise ImageError(f"PNG chunk of {length} bytes must be there whole, got {left}: cut short or damaged")
+        if kind == b"IEND":
+            return
+        position += 12 + length
+    raise ImageError(f"PNG must have at most {_MAX_PNG_CHUNKS} chunks")
 
 
 def _jpeg_size(view: memoryview) -> tuple[int, int]:

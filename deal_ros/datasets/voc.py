@@ -131,6 +131,8 @@ class VocDataset:
                 names.append(Path(words[0]).stem)
         if not names:
             raise DatasetError(f"{path}: has no names")
+        if len(longest := max(names, key=len)) > 200:
+            raise DatasetError(f"{path}: names must have at most 200 characters, got {longest[:40]!r}…")
         return names
 
     def _mask_path(self, name: str) -> Path | None:

@@ -114,6 +114,12 @@ def test_unknown_classes_and_hostile_xml_are_refused(voc):
         VocDataset(voc, "train")
 
 
+def test_a_name_that_no_file_can_have_is_refused(voc):
+    (voc / "ImageSets" / "Segmentation" / "train.txt").write_text("x" * 5000 + "\n")
+    with pytest.raises(DatasetError, match="names must have at most 200 characters"):
+        VocDataset(voc.parent.parent, "train")
+
+
 def test_workers_can_take_it_along(voc):
     dataset = pickle.loads(pickle.dumps(VocDataset(voc)))  # noqa: S301 - our own bytes
     assert dataset[0].labels == dataset.labels(0)

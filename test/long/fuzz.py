@@ -74,6 +74,7 @@ class Watch:
 def run_target(name: str, first: int, count: int, seed: int, folder: Path, report: Path) -> None:
     """In a process of its own: the inputs first..first+count-1 of one target; a line of JSON after each fault."""
     from fuzz_targets import TARGETS
+    from peak_memory import peak_mb
 
     target = TARGETS[name](folder / "inside")
     target.run(target.make(random.Random(0), damaged=False))  # imports, caches; must work
@@ -106,8 +107,7 @@ def run_target(name: str, first: int, count: int, seed: int, folder: Path, repor
                 watch.seen.clear()
             if fault:
                 print(json.dumps({"input": number, "fault": fault}), file=out, flush=True)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(json.dumps({"done": count, "refused": refused, "peak_mb": peak}), file=out, flush=True)
+        print(json.dumps({"done": count, "refused": refused, "peak_mb": round(peak_mb())}), file=out, flush=True)
 
 
 def _hang(*_) -> None:

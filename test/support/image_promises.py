@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from peak_memory import peak_mb
 from store_frames import CLASSES, frame
 
 from deal_ros.datasets.base import DatasetError
@@ -35,6 +36,13 @@ PROGRESSIVE = (cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
 
 def chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png_with_a_long_chunk(bits: int = 8, color: int = 2) -> bytes:
+    """An honest 16 × 16 image, but for the length of its data."""
+    honest = cv2.imencode(".png", np.zeros((16, 16, 3)[: 3 if color == 2 else 2], f"u{bits // 8}"))[1].tobytes()
+    at = honest.index(b"IDAT") - 4
+    return honest[:at] + struct.pack(">I", 0x7FFFFF00) + honest[at + 4 :]
 
 
 def png(bits: int, color: int, interlaced: int = 0) -> bytes:
@@ -121,6 +129,13 @@ CASES = [
         for bits, kind in KINDS
         for way in (0, 1)
     ),
+    ("png with a chunk of 2 GB", color, png_with_a_long_chunk()),
+    ("depth png with a chunk of 2 GB", depth, png_with_a_long_chunk(16, 0)),
+    ("photo png with a chunk of 2 GB", through_file(read_rgb, "long.png"), png_with_a_long_chunk()),
+    ("mask png with a chunk of 2 GB", through_file(read_ids, "long.png"), png_with_a_long_chunk(8, 0)),
+    ("label map png with a chunk of 2 GB", through_file(read_png8, "long.png"), png_with_a_long_chunk(8, 0)),
+    ("depth map png with a chunk of 2 GB", through_file(read_png16, "long.png"), png_with_a_long_chunk(16, 0)),
+    ("store, depth with a chunk of 2 GB", through_store("depth"), png_with_a_long_chunk(16, 0)),
     ("jpg", color, jpg()),
     ("jpg progressive", color, jpg(options=PROGRESSIVE)),
     ("jpg arithmetic", color, jpg(frame=0xC9)),
@@ -140,14 +155,6 @@ CASES = [
     ("store, colour", through_store("rgb"), jpg()),
     ("store, depth", through_store("depth"), png(16, 0)),
 ]
-
-
-def peak_mb(begin: bool = False) -> float:
-    """Peak of the resident memory since the last ``begin``. ``ru_maxrss`` would begin with that of the parent."""
-    if begin:
-        Path("/proc/self/clear_refs").write_text("5")
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 if __name__ == "__main__":
