@@ -52,7 +52,8 @@ def encoded_size(data: Any) -> tuple[str, int, int]:
 
     Raises:
         ImageError: if it is neither, or its header is cut short, or the size is refused by :func:`check_size`, or a
-            PNG chunk is longer than what is left, or a JPEG is too short for its size, has more than 100 scans, or a kind of compression that no camera uses.
+            PNG chunk is longer than what is left, or a JPEG is too short for its size, has more than 100 scans, or a
+            kind of compression that no camera uses.
     """
     view = memoryview(data).cast("B")
     if view[:8] == b"\x89PNG\r\n\x1a\n" and len(view) >= 33 and view[12:16] == b"IHDR":
