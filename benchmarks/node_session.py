@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
+OURS = "fastdds.xml"
+"""The transports of config/fastdds.xml."""
 SETTLE_S, QUIET_S = 1.0, 0.8
 
 
@@ -58,7 +60,7 @@ def run_session(command: Sequence[str], cases: Sequence[Case], transports: str) 
     Args:
         command: the node's, without ``--ros-args``; it reads ``rgb/image`` and writes ``segmentation/mask``.
         cases: in order; the node stays the same.
-        transports: ``LARGE_DATA`` or ``DEFAULT``, of Fast DDS on both sides.
+        transports: :data:`OURS`, or a mode of Fast DDS (``LARGE_DATA``, ``DEFAULT``); on both sides.
 
     Returns:
         Figures per case, see :func:`_figures`.
@@ -74,7 +76,13 @@ def run_session(command: Sequence[str], cases: Sequence[Case], transports: str) 
         content = {"command": list(command), "cases": [asdict(case) for case in cases], "folder": folder}
         plan.write_text(json.dumps(content), encoding="utf-8")
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])])
-        environment = {**os.environ, "PYTHONPATH": path, "FASTDDS_BUILTIN_TRANSPORTS": transports}
+        environment = {**os.environ, "PYTHONPATH": path}
+        for name in ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS"):
+            environment.pop(name, None)
+        if transports == OURS:
+            environment["FASTDDS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / OURS)
+        else:
+            environment["FASTDDS_BUILTIN_TRANSPORTS"] = transports
         environment.setdefault("ROS_DOMAIN_ID", str(2 + os.getpid() % 96))
         environment.pop("ROS_AUTOMATIC_DISCOVERY_RANGE", None)  # LOCALHOST would switch LARGE_DATA off
         done = subprocess.run(

@@ -24,7 +24,7 @@ from typing import Any
 from common import Report, main, row
 
 ROOT = Path(__file__).resolve().parents[1]
-os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "LARGE_DATA"
+os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds.xml")
 os.environ.setdefault("ROS_DOMAIN_ID", str(2 + os.getpid() % 96))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH", "")])])
 QUESTION = "nodes keep up with the camera"

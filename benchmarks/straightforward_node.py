@@ -6,7 +6,7 @@
 
 The plain node does everything in the subscription's callback, as common examples do: message → array → eager fp32 torch
 → logits enlarged, softmax → mask published; queues of ten. Ours is the segmenter as it is delivered. Both in processes
-of their own over real DDS (LARGE_DATA), one after the other. Needs rclpy and psutil.
+of their own over real DDS (our transports), one after the other. Needs rclpy and psutil.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from common import Report, main, row
-from node_session import Case, run_session
+from node_session import OURS, Case, run_session
 from segmenter_node import write_model
 
 QUESTION = "beside a straightforward node"
@@ -31,9 +31,9 @@ def run(quick: bool) -> Report:
         cases += [Case("640×480, 30 Hz", seconds), Case("640×480, 30 Hz, one core busy", seconds, busy=1)]
     with tempfile.TemporaryDirectory(prefix="deal_ros_bench_") as folder:
         bundle = write_model(Path(folder) / "model")
-        plain = run_session([sys.executable, __file__, "--node", str(bundle)], cases, "LARGE_DATA")
+        plain = run_session([sys.executable, __file__, "--node", str(bundle)], cases, OURS)
         command = [sys.executable, "-m", "deal_ros.ros.nodes.segmenter", "--ros-args"]
-        ours = run_session([*command, "-p", f"model:={bundle}", "-p", "device:=cpu"], cases, "LARGE_DATA")
+        ours = run_session([*command, "-p", f"model:={bundle}", "-p", "device:=cpu"], cases, OURS)
     rows = []
     for number, (theirs, mine) in enumerate(zip(plain, ours, strict=True)):
         name = mine["case"]

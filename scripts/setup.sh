@@ -96,10 +96,11 @@ deal_setup() {
 
     export VIRTUAL_ENV="$venv" PATH="$venv/bin:$PATH"
     # Between processes the default transports lose large images; see docs/on_your_robot.md.
-    export FASTDDS_BUILTIN_TRANSPORTS="${FASTDDS_BUILTIN_TRANSPORTS:-LARGE_DATA}"
-    if [ "${ROS_AUTOMATIC_DISCOVERY_RANGE:-}" = LOCALHOST ] || [ "${ROS_LOCALHOST_ONLY:-0}" = 1 ]; then
-        deal_say "ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST and ROS_LOCALHOST_ONLY=1 switch those transports off; not set here"
-        unset ROS_AUTOMATIC_DISCOVERY_RANGE ROS_LOCALHOST_ONLY
+    if [ -z "${FASTDDS_DEFAULT_PROFILES_FILE:-}${FASTRTPS_DEFAULT_PROFILES_FILE:-}${FASTDDS_BUILTIN_TRANSPORTS:-}" ]; then
+        case "${ROS_DISTRO:-}" in  # as in deal_ros/ros/transports.py
+            humble | jazzy) export FASTRTPS_DEFAULT_PROFILES_FILE="$deal_root/config/fastdds.xml" ;;
+            *) export FASTDDS_DEFAULT_PROFILES_FILE="$deal_root/config/fastdds.xml" ;;
+        esac
     fi
     if [ -z "${MUJOCO_GL:-}" ]; then
         if [ -e /dev/nvidiactl ] || ! deal_has_library 'libOSMesa\.so'; then export MUJOCO_GL=egl

@@ -31,7 +31,6 @@ def _surroundings() -> Path:
         ROS_HOME=str(home / ".ros"),
         ROS_LOG_DIR=str(home / ".ros" / "log"),
         ROS_DOMAIN_ID=os.environ.get("DEAL_ROS_TEST_DOMAIN") or str(_free_domain()),
-        FASTDDS_BUILTIN_TRANSPORTS="LARGE_DATA",
         OMP_NUM_THREADS="1",
         OPENBLAS_NUM_THREADS="1",
         MPLCONFIGDIR=str(cache),
@@ -39,9 +38,11 @@ def _surroundings() -> Path:
         HF_HUB_OFFLINE="1",
         PYTHONPATH=os.pathsep.join([*paths, *filter(None, [os.environ.get("PYTHONPATH", "")])]),
     )
-    # LOCALHOST makes rmw_fastrtps build its own transports and forget LARGE_DATA: then best-effort images are lost.
-    os.environ.pop("ROS_AUTOMATIC_DISCOVERY_RANGE", None)
-    os.environ.pop("ROS_LOCALHOST_ONLY", None)
+    old = os.environ.get("ROS_DISTRO") in ("humble", "jazzy")  # as in deal_ros/ros/transports.py
+    os.environ["FASTRTPS_DEFAULT_PROFILES_FILE" if old else "FASTDDS_DEFAULT_PROFILES_FILE"] = str(
+        ROOT / "config" / "fastdds.xml"
+    )
+    os.environ.pop("FASTDDS_BUILTIN_TRANSPORTS", None)
     os.environ.setdefault("MUJOCO_GL", "egl" if Path("/dev/nvidiactl").exists() else "osmesa")
     return home
 

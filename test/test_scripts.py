@@ -60,13 +60,14 @@ def test_an_unusable_python_is_refused(tmp_path):
     assert f"PYTHON must be a Python 3.10, 3.11 or 3.12, got {old}" in done.stderr
 
 
-def test_images_keep_their_transport_whatever_the_shell_has_set(tmp_path):
+@pytest.mark.parametrize(("chosen", "profile"), [("", str(ROOT / "config" / "fastdds.xml")), ("LARGE_DATA", "none")])
+def test_images_get_transports_that_keep_them_unless_the_shell_has_chosen_some(tmp_path, chosen, profile):
     pretend = 'deal_has_library() { true; }; deal_install() { mkdir -p "$1"; }\n'
-    report = 'echo "$FASTDDS_BUILTIN_TRANSPORTS ${ROS_AUTOMATIC_DISCOVERY_RANGE:-unset}"'
+    own = dict.fromkeys(("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"), "")
+    report = 'echo "${FASTDDS_DEFAULT_PROFILES_FILE:-none}"'
     venv = str(tmp_path / "venv")
-    done = bash(f"{pretend} deal_setup; {report}", DEAL_ROS_VENV=venv, ROS_AUTOMATIC_DISCOVERY_RANGE="LOCALHOST")
-    assert done.stdout.strip() == "LARGE_DATA unset"
-    assert "switch those transports off" in done.stderr
+    done = bash(f"{pretend} deal_setup; {report}", DEAL_ROS_VENV=venv, FASTDDS_BUILTIN_TRANSPORTS=chosen, **own)
+    assert done.stdout.strip() == profile
 
 
 def test_a_second_start_is_quick():

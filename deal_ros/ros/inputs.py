@@ -18,9 +18,8 @@ from deal_ros.ros.lifecycle import PorchNode
 from deal_ros.ros.qos import MatchedSubscription
 
 LOSS_REMEDY = (
-    "set FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA for the camera driver and for this node (unset"
-    " ROS_AUTOMATIC_DISCOVERY_RANGE: with LOCALHOST it has no effect), make the driver's images"
-    " reliable, or enlarge the kernel's receive buffer (see docs/on_your_robot.md)"
+    "start the camera driver with FASTDDS_DEFAULT_PROFILES_FILE set to config/fastdds.xml of deal_ros, make its"
+    " images reliable, or enlarge the kernel's receive buffer (see docs/on_your_robot.md)"
 )
 _LOST_BELOW = 0.8
 """Images are called lost when fewer than this share of the camera infos' number arrives."""

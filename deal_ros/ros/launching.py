@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from launch import LaunchContext
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from deal_ros.config import ConfigError, load_yaml
 from deal_ros.ros.config_files import config_folder
+from deal_ros.ros.transports import large_image_environment
 
 CAMERAS = ("realsense", "orbbec", "oakd", "simulator")
 _TOPICS = {"rgb_topic": "rgb/image", "depth_topic": "depth/image", "camera_info_topic": "rgb/camera_info"}
-_TRANSPORTS = "FASTDDS_BUILTIN_TRANSPORTS"
 
 COMMON = (
     DeclareLaunchArgument("namespace", default_value="", description="Namespace of every node, e.g. one per robot."),
@@ -36,11 +36,11 @@ COMMON = (
         "log_level", default_value="info", choices=["debug", "info", "warn", "error"], description="Level of the nodes."
     ),
     DeclareLaunchArgument(
-        "large_data",
-        default_value="auto",
-        choices=["auto", "true", "false"],
-        description="Use Fast DDS transports that keep large images; the camera driver must use them too, or nothing"
-        " arrives. auto: as the camera preset says, and as the environment says where that is set.",
+        "large_images",
+        default_value="true",
+        choices=["true", "false"],
+        description="Give our nodes Fast DDS transports that keep large images, config/fastdds.xml, unless the"
+        " environment names others. A camera driver should have them too.",
     ),
 )
 CAMERA = (
@@ -90,12 +90,6 @@ class Arguments:
         values = preset(self["camera"] or "simulator")
         return {ours: self[name] or values[name] for name, ours in _TOPICS.items()}
 
-    def large_data(self) -> bool:
-        """Whether nodes of this launch file are to run with the transports that keep large images."""
-        if self["large_data"] != "auto":
-            return self["large_data"] == "true"
-        return bool(preset(self["camera"] or "simulator")["large_data"]) and _TRANSPORTS not in os.environ
-
     def defaults(self) -> dict[str, Any]:
         """Parameters below the user's file: a recipe, and with a namespace folders of its own."""
         namespace = self["namespace"].strip("/")
@@ -131,7 +125,7 @@ def preset(camera: str) -> dict[str, Any]:
         raise ConfigError(f"camera must be one of {', '.join(CAMERAS)}, got {camera!r}")
     path = config_folder() / "presets" / f"{camera}.yaml"
     values = load_yaml(path)
-    missing = {*_TOPICS, "large_data"} - values.keys()
+    missing = _TOPICS.keys() - values.keys()
     if missing:
         raise ConfigError(f"{path}: lacks {', '.join(sorted(missing))}")
     return values
@@ -215,11 +209,7 @@ def describe(build: Callable[[Arguments], list[Any]]) -> OpaqueFunction:
     def run(context: LaunchContext) -> list[Any]:
         arguments = Arguments(context)
         actions = build(arguments)
-        if arguments.large_data():
-            actions.insert(0, SetEnvironmentVariable(_TRANSPORTS, "LARGE_DATA"))
-        if os.environ.get("ROS_AUTOMATIC_DISCOVERY_RANGE") == "LOCALHOST":
-            # Measured: rmw_fastrtps then builds transports of its own, and best-effort images are lost.
-            actions.insert(0, LogInfo(msg="ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST switches LARGE_DATA off: unset it"))
-        return actions
+        transports = large_image_environment() if arguments["large_images"] == "true" else {}
+        return [*(SetEnvironmentVariable(name, value) for name, value in transports.items()), *actions]
 
     return OpaqueFunction(function=run)

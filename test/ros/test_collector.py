@@ -173,7 +173,7 @@ def test_silence_is_explained_with_topics_rates_offset_and_remedy(graph, tmp_pat
             break
     message = graph.status(node)["message"]
     assert "images are lost in transport" in message
-    assert "FASTDDS_BUILTIN_TRANSPORTS=LARGE_DATA" in message
+    assert "FASTDDS_DEFAULT_PROFILES_FILE" in message
 
 
 def test_time_that_jumps_back_is_recovered_from(graph, tmp_path):

@@ -65,7 +65,7 @@ def test_all_six_are_there():
 @pytest.mark.no_ros
 @pytest.mark.parametrize("path", LAUNCH_FILES, ids=lambda path: path.name)
 def test_every_argument_has_a_description(path):
-    assert {"namespace", "params_file", "use_sim_time", "log_level", "large_data"} <= declared(path)
+    assert {"namespace", "params_file", "use_sim_time", "log_level", "large_images"} <= declared(path)
     for tree in (SHARED, ast.parse(path.read_text())):
         for call in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
             if ast.unparse(call.func) == "DeclareLaunchArgument":
@@ -100,11 +100,9 @@ def test_onboard_starts_what_a_robot_runs():
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "presets").glob("*.yaml")), ids=lambda path: path.stem)
 def test_presets_name_relative_topics(path):
     values = load_yaml(path)
-    assert values.keys() == {"rgb_topic", "depth_topic", "camera_info_topic", "large_data"}
+    assert values.keys() == {"rgb_topic", "depth_topic", "camera_info_topic"}
     for name in ("rgb_topic", "depth_topic", "camera_info_topic"):
         assert not values[name].startswith("/"), "an absolute name would ignore the namespace"
-    # One side with LARGE_DATA and the other without hear nothing of each other: only our own camera may switch it on.
-    assert values["large_data"] == (path.stem == "simulator")
     cameras = next(
         ast.literal_eval(s.value)
         for s in SHARED.body

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import itertools
 import json
 import os
@@ -13,6 +15,7 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 import rclpy
@@ -118,6 +121,7 @@ class Graph:
         self._thread.join(5)
         self._executor.shutdown(timeout_sec=1)
         self.node.destroy_node()
+        sweep_shared_memory()
 
     def start(self, node, namespace=None, wait="active", environment=None, files=(), **parameters):
         """Start a node with parameter files below the parameters, and wait for its lifecycle state."""
@@ -216,6 +220,16 @@ class Graph:
             values = {item.key: item.value for item in entry.values}
             status = {"level": entry.level[0], "message": entry.message, "values": values, "at": time.monotonic()}
             self.diagnostics[entry.name.removesuffix(": status")] = status
+
+
+def sweep_shared_memory():
+    """Give back what killed processes left in /dev/shm: Fast DDS holds a lock beside each segment that is in use."""
+    for lock in Path("/dev/shm").glob("fastdds_*_el"):
+        segment = lock.with_name(lock.name.removesuffix("_el"))
+        with contextlib.suppress(OSError), lock.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            segment.unlink(missing_ok=True)
+            lock.unlink()
 
 
 class Camera:

@@ -25,11 +25,12 @@ from deal_ros.engine.recipe import load_recipe
 from deal_ros.ros.config_files import config_folder
 from deal_ros.ros.demo.judging import TruthfulDataset, Verdict, judge
 from deal_ros.ros.demo.operator import Operator, Show
-from deal_ros.ros.demo.processes import ENVIRONMENT, ProcessGroup
+from deal_ros.ros.demo.processes import ProcessGroup
 from deal_ros.ros.demo.report import example_indices, score_stages, show_sheet, table, training_sheet
 from deal_ros.ros.demo.settings import FULL, QUICK, DemoSettings
 from deal_ros.ros.demo.teaching import Lesson, curriculum, show_scene, teach
 from deal_ros.ros.run import end_process
+from deal_ros.ros.transports import large_image_environment
 from deal_ros.students import read_bundle
 
 JUDGED_SAMPLES = 60
@@ -199,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.model is not None:
         settings = replace(settings, objects=read_bundle(args.model)[1].classes)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way, no process stays behind
-    os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
+    os.environ.update(large_image_environment())  # before the first participant, for this process and its children
     with _folder(args.keep) as folder, ProcessGroup(folder / "logs") as robot:
         try:
             report = Demo(settings, folder, robot).run(args.model and args.model.absolute())

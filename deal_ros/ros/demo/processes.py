@@ -17,24 +17,17 @@ from types import TracebackType
 from rcl_interfaces.msg import Parameter
 from rclpy.parameter import Parameter as RclpyParameter
 
-ENVIRONMENT = {
-    # 640×480 images do not survive Fast DDS' default transports between processes: see docs/on_your_robot.md.
-    "FASTDDS_BUILTIN_TRANSPORTS": "LARGE_DATA",
-    "PYTHONUNBUFFERED": "1",
-}
-
 
 class ProcessGroup:
     """Starts children in sessions of their own and ends them, grandchildren included, on leaving the ``with``.
 
     Args:
         logs: folder for one log file per child.
-        environment: variables set for every child beside those of this process.
     """
 
-    def __init__(self, logs: Path, environment: Mapping[str, str] = ENVIRONMENT) -> None:
+    def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._environment = {**environment, **os.environ}
+        self._environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
         self._children: dict[str, subprocess.Popen[bytes]] = {}
         logs.mkdir(parents=True, exist_ok=True)
 
