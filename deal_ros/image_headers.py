@@ -109,10 +109,10 @@ def declared_size(message: Any) -> tuple[int, int]:
 def _check_png_chunks(view: memoryview) -> None:
     position = 8
     for _ in range(_MAX_PNG_CHUNKS):
-        if position + 12 > len(view):
-            return
-        length, kind = struct.unpack(">I4s", view[position : position + 8])
         left = len(view) - position - 12
+        if left == -12:
+            return
+        length, kind = struct.unpack(">I4s", view[position : position + 8]) if left >= 0 else (0, b"")
         if length > left:
             raise ImageError(f"PNG chunk of {length} bytes must be there whole, got {left}: cut short or damaged")
         if kind == b"IEND":

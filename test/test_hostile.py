@@ -184,7 +184,7 @@ def test_what_promises_67_megapixels_in_a_few_bytes_costs_next_to_nothing(tmp_pa
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout)
-    assert len(found) == 37
+    assert len(found) == 38
     assert [name for name, (_, answer) in found.items() if answer == "taken"] == []
     assert {name: megabytes for name, (megabytes, _) in found.items() if megabytes > 8} == {}
     assert sum(megabytes for megabytes, _ in found.values()) < 16

@@ -23,6 +23,7 @@ import dataclasses
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,10 @@ class SampleStore:
         self.path = path
         self.writable = writable
         self._mutex = threading.RLock()
-        self._lock = lock(path) if writable else None
+        self._descriptors: list[int] = []
+        self._release = weakref.finalize(self, _close_all, self._descriptors)  # also of a store that nobody closes
+        if writable:
+            self._descriptors.append(lock(path))
         self._file = -1
         self._index = StoreIndex(())
         self._cached = 0
@@ -159,11 +163,8 @@ class SampleStore:
             if self._file >= 0:
                 if self.writable and len(self) - self._cached > _CACHE_LAG:
                     self._index.save(self.path)
-                os.close(self._file)
                 self._file = -1
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+            self._release()
 
     def __enter__(self) -> SampleStore:
         """Return itself; closes at the end of the block."""
@@ -389,6 +390,7 @@ class SampleStore:
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT if self.writable else os.O_RDONLY
         try:
             self._file = os.open(self.path / "samples.jsonl", flags | os.O_NOFOLLOW, 0o644)
+            self._descriptors.append(self._file)
             self._index = StoreIndex(self.classes)
             self._index.load(self.path, self._file)
             self._cached = len(self._index)
@@ -417,6 +419,11 @@ class SampleStore:
     def _need_writable(self) -> None:
         if not self.writable or self._file < 0:
             raise StoreError(f"{self.path}: opened for reading, or closed; open it with writable=True")
+
+
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
 
 
 def _reopen(path: Path) -> SampleStore:

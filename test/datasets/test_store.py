@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import gc
 import json
 import os
 import pickle
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,17 @@ from deal_ros.sample import Sample
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "store"
+
+
+def test_a_store_that_nobody_closes_gives_its_descriptors_back(tmp_path):
+    with SampleStore.create(tmp_path / "store", CLASSES) as store:
+        store.append(frame())
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        SampleStore.open(tmp_path / "store")[0]
+        SampleStore.open(tmp_path / "store", writable=True)[0]
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_sample_comes_back_exactly(path) -> None:

@@ -45,6 +45,11 @@ def png_with_a_long_chunk(bits: int = 8, color: int = 2) -> bytes:
     return honest[:at] + struct.pack(">I", 0x7FFFFF00) + honest[at + 4 :]
 
 
+def png_cut_in_a_header() -> bytes:
+    """Ends within the length and name of a chunk."""
+    return png_with_a_long_chunk()[:41]
+
+
 def png(bits: int, color: int, interlaced: int = 0) -> bytes:
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", SIDE, SIDE, bits, color, 0, 0, interlaced))
     palette = chunk(b"PLTE", bytes(768)) if color == 3 else b""
@@ -130,6 +135,7 @@ CASES = [
         for way in (0, 1)
     ),
     ("png with a chunk of 2 GB", color, png_with_a_long_chunk()),
+    ("png that ends in a chunk's header", color, png_cut_in_a_header()),
     ("depth png with a chunk of 2 GB", depth, png_with_a_long_chunk(16, 0)),
     ("photo png with a chunk of 2 GB", through_file(read_rgb, "long.png"), png_with_a_long_chunk()),
     ("mask png with a chunk of 2 GB", through_file(read_ids, "long.png"), png_with_a_long_chunk(8, 0)),
