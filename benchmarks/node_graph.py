@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Do the nodes keep up with a camera: pairs, masks, latency, a swap of the model, inference while training?
 
-    python benchmarks/ros_graph.py [--quick] [--json FILE]
+    python benchmarks/node_graph.py [--quick] [--json FILE]
 
 A camera of 640×480 (colour and depth) over real DDS; collector, segmenter (EfficientNet-Lite0 student at 240×320) and
 trainer in processes of their own, as on a robot. Needs rclpy. The machine should be idle: on a busy one the figures
