@@ -5,14 +5,17 @@
     python benchmarks/segmenter_node.py [--quick] [--json FILE]
 
 Light student (network input 240×320) on the CPU, over real DDS, camera and listener in another process than the node.
-The bare forward pass that bounds it is measured first, in the same run. Needs rclpy and psutil.
+The bare forward pass that bounds it is measured first, in the same run: back to back, and once for each frame of the
+camera as in the node, where cores that have slept and caches that have cooled take their share. Needs rclpy and psutil.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +51,8 @@ def write_model(folder: Path) -> Path:
     return folder
 
 
-def bare_forward_ms(bundle: Path, repeats: int) -> float:
-    """Median of the network alone, on the backend that the node chooses."""
+def bare_forward_ms(bundle: Path, repeats: int) -> tuple[float, float]:
+    """Medians of the network alone, on the backend that the node chooses: back to back, and at 30 Hz."""
     import torch
 
     from deal_ros.students import Predictor, PredictorConfig
@@ -60,8 +63,14 @@ def bare_forward_ms(bundle: Path, repeats: int) -> float:
     image = torch.zeros(1, 3, 240, 320)
     with torch.inference_mode():
         times = time_calls({"forward": lambda: forward(image)}, repeats=repeats)
+        paced = []
+        for _ in range(2 * repeats):
+            time.sleep(1 / 30)
+            begin = time.perf_counter()
+            forward(image)
+            paced.append(time.perf_counter() - begin)
     predictor.close()
-    return 1e3 * times["forward"].median_s
+    return 1e3 * times["forward"].median_s, 1e3 * statistics.median(paced)
 
 
 def sessions(quick: bool) -> list[tuple[str, str, list[Case]]]:
@@ -95,18 +104,29 @@ def run(quick: bool) -> Report:
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="deal_ros_bench_") as folder:
         bundle = write_model(Path(folder) / "model")
-        forward_ms = bare_forward_ms(bundle, 15 if quick else 60)
+        hot_ms, forward_ms = bare_forward_ms(bundle, 15 if quick else 60)
         for transports, kind, cases in sessions(quick):
             command = [sys.executable, "-m", "deal_ros.ros.nodes.segmenter", "--ros-args"]
             command += ["-p", f"model:={bundle}", "-p", "device:=cpu", "-p", f"rgb_transport:={kind}"]
             for figures in run_session(command, cases, transports):
                 results.append({"transports": transports, "images": kind, **figures})
-    rows = [row(QUESTION, "bare forward 240×320, same run", forward_ms, "ms")]
+    rows = [
+        row(QUESTION, "bare forward 240×320, back to back", hot_ms, "ms"),
+        row(QUESTION, "bare forward 240×320, at 30 Hz", forward_ms, "ms"),
+    ]
     for figures in results:
         rows += _rows(figures, forward_ms)
     header = ["transports", "images", "case, reliable unless said", *COLUMNS.values()]
     lines = [[f["transports"], f["images"], f["case"], *(_cell(f.get(key)) for key in COLUMNS)] for f in results]
-    return Report(rows, {"bare_forward_ms": forward_ms, "cases": results, "table": [header, *lines]})
+    return Report(
+        rows,
+        {
+            "bare_forward_ms": hot_ms,
+            "bare_forward_at_30_hz_ms": forward_ms,
+            "cases": results,
+            "table": [header, *lines],
+        },
+    )
 
 
 def _rows(figures: dict[str, Any], forward_ms: float) -> list[Row]:
@@ -120,7 +140,7 @@ def _rows(figures: dict[str, Any], forward_ms: float) -> list[Row]:
     if figures["case"] == "640×480, 30 Hz" and carried and figures["images"] == "raw":
         beyond = None if median is None else median - 1.15 * forward_ms
         ratio = None if median is None else figures["p95_ms"] / median
-        rows.append(row(QUESTION, f"{name}: p50 beyond 1.15 × the bare forward", beyond, "ms", at_most=5))
+        rows.append(row(QUESTION, f"{name}: p50 beyond 1.15 × the bare forward at 30 Hz", beyond, "ms", at_most=5))
         rows.append(row(QUESTION, f"{name}: p95 over p50", ratio, "×", at_most=1.5))
     return rows
 
