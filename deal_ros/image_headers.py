@@ -114,7 +114,7 @@ def _check_png_chunks(view: memoryview) -> None:
             return
         length, kind = struct.unpack(">I4s", view[position : position + 8]) if left >= 0 else (0, b"")
         if length > left:
-            raise ImageError(f"PNG chunk of {length} bytes must be there whole, got {max(0, left)}: cut short or damaged")
+            raise ImageError(f"PNG chunk of {length} bytes must be there whole, got {max(0, left)}: cut short")
         if kind == b"IEND":
             return
         position += 12 + length
