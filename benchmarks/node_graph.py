@@ -16,12 +16,12 @@ import os
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from common import Report, main, row
+from node_session import Pace
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ["FASTDDS_DEFAULT_PROFILES_FILE"] = str(ROOT / "config" / "fastdds.xml")
@@ -62,14 +62,7 @@ class Stream:
         """Time of arrival, stamp, both in seconds, and the class that the model says."""
         graph.node.create_subscription(Image, "segmentation/mask", self._on_mask, 30)
         self.sent = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End the stream."""
-        self._stop.set()
-        self._thread.join()
+        self.stop = Pace(RATE_HZ, self._publish).stop
 
     def watch(self, seconds: float) -> dict[str, float]:
         """Rate and latency of the masks of the next ``seconds``."""
@@ -87,16 +80,11 @@ class Stream:
             "latency_p95_ms": latencies[int(0.95 * len(latencies))],
         }
 
-    def _run(self) -> None:
-        due = time.monotonic()
-        while not self._stop.is_set():
-            due += 1 / RATE_HZ
-            time.sleep(max(0.0, due - time.monotonic()))
-            header = self._convert.make_header(time.time_ns(), "camera")
-            self._rgb.header = self._depth.header = header
-            self._camera.rgb.publish(self._rgb)
-            self._camera.depth.publish(self._depth)
-            self.sent += 1
+    def _publish(self) -> None:
+        self._rgb.header = self._depth.header = self._convert.make_header(time.time_ns(), "camera")
+        self._camera.rgb.publish(self._rgb)
+        self._camera.depth.publish(self._depth)
+        self.sent += 1
 
     def _on_mask(self, message: Any) -> None:
         stamp = message.header.stamp.sec + 1e-9 * message.header.stamp.nanosec

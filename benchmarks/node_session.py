@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,33 @@ def run_session(command: Sequence[str], cases: Sequence[Case], transports: str) 
         return list(json.loads(results.read_text(encoding="utf-8")))
 
 
+class Pace:
+    """Calls something at a rate, on time, from a thread of its own.
+
+    Args:
+        rate_hz: calls per second.
+        call: what is called.
+    """
+
+    def __init__(self, rate_hz: float, call: Callable[[], None]) -> None:
+        self._period_s, self._call = 1 / rate_hz, call
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; nothing is called any more."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        due = time.monotonic()
+        while not self._stop.is_set():
+            due += self._period_s
+            time.sleep(max(0.0, due - time.monotonic()))
+            self._call()
+
+
 class _Camera:
     """Publishes the same picture with new stamps, on time."""
 
@@ -105,7 +132,7 @@ class _Camera:
 
         from deal_ros.ros import convert
 
-        self._node, self._rate_hz, self._header = node, case.rate_hz, convert.make_header
+        self._node, self._header = node, convert.make_header
         height, width = case.size
         y, x = np.mgrid[:height, :width].astype(np.float32)
         waves = np.stack([np.sin(x / (9 + k) + y / (13 - k)) for k in range(3)], 2)
@@ -128,28 +155,18 @@ class _Camera:
             self._streams.append((node.create_publisher(Image, "depth/image", qos), depth))
         self._streams.append((publisher, image))
         self.stamps: list[float] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        self._thread.join()
+        self.stop = Pace(case.rate_hz, self._publish).stop
 
     def destroy(self) -> None:
         for publisher, _ in self._streams:
             self._node.destroy_publisher(publisher)
 
-    def _run(self) -> None:
-        due = time.monotonic()
-        while not self._stop.is_set():
-            due += 1 / self._rate_hz
-            time.sleep(max(0.0, due - time.monotonic()))
-            header = self._header(time.time_ns(), "camera")
-            self.stamps.append(_seconds(header.stamp))
-            for publisher, message in self._streams:
-                message.header = header
-                publisher.publish(message)
+    def _publish(self) -> None:
+        header = self._header(time.time_ns(), "camera")
+        self.stamps.append(_seconds(header.stamp))
+        for publisher, message in self._streams:
+            message.header = header
+            publisher.publish(message)
 
 
 def _seconds(stamp: Any) -> float:

@@ -39,7 +39,6 @@ class TimmCam(CamNetwork):
         head_lr: factor of the classifier's learning rate. A new classifier wants a high rate, a pre-trained trunk a
             low one: with AdamW 1e-4 and 2e-3 gave maps of the object's shape, 1e-3 and 1e-2 maps spread over the image
             (EfficientNet-Lite0, rendered scenes), because wide dilated kernels let every cell see every other.
-
         scorer: where the class scores come from. ``cam``, the maps' own average. ``separate``: a second linear
             classifier on the averaged features, trained beside the first; an edge loss then shapes the maps without
             pulling at the scores.

@@ -135,10 +135,7 @@ def read_png16(path: Path) -> NDArray[np.uint16]:
     Raises:
         DatasetError: if the file is missing, damaged or of another kind.
     """
-    image = _decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED)
-    if image.dtype != np.uint16 or image.ndim != 2:
-        raise DatasetError(f"{path}: depth must be a 16-bit grey PNG, got {image.dtype} {image.shape}")
-    return image
+    return _grey_png(path, np.uint16, "depth must be a 16-bit grey PNG")
 
 
 def read_png8(path: Path) -> NDArray[np.uint8]:
@@ -147,10 +144,7 @@ def read_png8(path: Path) -> NDArray[np.uint8]:
     Raises:
         DatasetError: if the file is missing, damaged or of another kind.
     """
-    image = _decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED)
-    if image.dtype != np.uint8 or image.ndim != 2:
-        raise DatasetError(f"{path}: must be an 8-bit grey PNG, got {image.dtype} {image.shape}")
-    return image
+    return _grey_png(path, np.uint8, "must be an 8-bit grey PNG")
 
 
 def read_array(path: Path) -> NDArray[np.generic]:
@@ -185,6 +179,13 @@ def read_array(path: Path) -> NDArray[np.generic]:
     if values.ndim != 2 or values.dtype.kind not in "fu":
         raise DatasetError(f"{path}: depth must be a float or unsigned (H, W) array, got {values.dtype} {values.shape}")
     return values
+
+
+def _grey_png(path: Path, kind: type, expected: str) -> NDArray[Any]:
+    image = _decode(path, read_bytes(path), cv2.IMREAD_UNCHANGED)
+    if image.dtype != kind or image.ndim != 2:
+        raise DatasetError(f"{path}: {expected}, got {image.dtype} {image.shape}")
+    return image
 
 
 def _decode(path: Path, data: bytes, flags: int) -> NDArray[Any]:

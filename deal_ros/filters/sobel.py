@@ -68,5 +68,9 @@ def sobel_magnitude(maps: Tensor, *, scale: float = UNIT_SLOPE) -> Tensor:
         >>> [round(float(v), 3) for v in sobel_magnitude(step)[0, 0, 1]]
         [0.0, 0.0, 0.5, 0.5, 0.0, 0.0]
     """
-    gx, gy = sobel_gradients(maps, scale=scale)
+    return gradient_magnitude(*sobel_gradients(maps, scale=scale))
+
+
+def gradient_magnitude(gx: Tensor, gy: Tensor) -> Tensor:
+    """Edge strength of derivatives that are there already, see :func:`sobel_magnitude`; all of one shape."""
     return (gx.square() + gy.square() + _MAGNITUDE_EPSILON).sqrt()

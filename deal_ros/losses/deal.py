@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deal_ros.filters.depth_edges import PLANE_FREE, DepthEdgeConfig, depth_edges, nearer_side
-from deal_ros.filters.sobel import sobel_gradients, sobel_magnitude
+from deal_ros.filters.sobel import gradient_magnitude, sobel_gradients
 
 CamActivation = Literal["minmax", "relu_max", "sigmoid", "none"]
 Averaging = Literal["published", "balanced"]
@@ -221,15 +221,15 @@ def depth_edge_alignment_loss(
         if (size := config.comparison_size(cam)) != tuple(activation.shape[-2:]):
             align = None if config.resample in ("nearest", "area") else False
             activation = F.interpolate(activation, size, mode=config.resample, align_corners=align)
-        gated = edge_gate(sobel_magnitude(activation, scale=config.cam_sobel_scale), config.mu)
+        slopes = sobel_gradients(activation, scale=config.cam_sobel_scale)
+        gated = edge_gate(gradient_magnitude(*slopes), config.mu)
         weighted = target[image] * share
         agreement = gated
         if config.edge_owner == "nearer":
             nearer = nearer_side(depth_m.to(cam.device), config=config.edges, size=size, step=config.owner_step)
             nearer = _shuffled(nearer, config)[image]
-            agreement = torch.where(
-                nearer.any(1, keepdim=True) & (weighted > 0), _signed_gate(activation, nearer, config), gated
-            )
+            owned = nearer.any(1, keepdim=True) & (weighted > 0)
+            agreement = torch.where(owned, _signed_gate(*slopes, nearer, config.mu), gated)
         loss = -(agreement * weighted).sum()
     if not return_statistics:
         return loss
@@ -292,11 +292,10 @@ def _pixel_targets(
     return target.to(cam.dtype), (statistics[0].to(cam.dtype), statistics[1].to(cam.dtype))
 
 
-def _signed_gate(activation: Tensor, nearer: Tensor, config: DepthEdgeAlignmentConfig) -> Tensor:
+def _signed_gate(gx: Tensor, gy: Tensor, nearer: Tensor, mu: float) -> Tensor:
     """Return the gate of the slope towards the nearer side; a slope away from it answers ``−2 − a'``, in [−3, −1]."""
-    gx, gy = sobel_gradients(activation, scale=config.cam_sobel_scale)
     slope = gx * nearer[:, :1] + gy * nearer[:, 1:]
-    gate = edge_gate(slope.abs(), config.mu)
+    gate = edge_gate(slope.abs(), mu)
     return torch.where(slope >= 0, gate, -2 - gate)
 
 

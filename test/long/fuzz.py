@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import random
 import resource
 import shutil
@@ -172,6 +171,7 @@ def _wait(child: subprocess.Popen, report: Path) -> int | str:
 
 def main() -> int:
     from fuzz_targets import TARGETS
+    from raw_result import conclude, origin
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=100_000, help="in all, shared among the targets")
@@ -191,24 +191,16 @@ def main() -> int:
         count = max(1, round(args.inputs * TARGETS[name].share / weight))
         results.append(fuzz_target(name, args.first, count, args.seed))
         print(f"{name}: {results[-1]}", file=sys.stderr)
-    said = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
-    )
     whole = {
         "inputs": sum(result["inputs"] for result in results),
         "refused": sum(result["refused"] for result in results),
         "faults": sum(len(result["faults"]) for result in results),
         "seconds": round(sum(result["seconds"] for result in results), 1),
         "seed": args.seed,
-        "commit": said.stdout.strip() or "unknown",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **origin(),
         "targets": results,
     }
-    text = json.dumps(whole, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
-    return 1 if whole["faults"] else 0
+    return conclude(whole, args.json)
 
 
 if __name__ == "__main__":

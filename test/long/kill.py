@@ -12,14 +12,11 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
-import platform
 import random
 import runpy
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +28,8 @@ ROOT = HERE.parents[1]
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path[:0] = [str(HERE.parent / "support"), str(ROOT)]
+
+from raw_result import conclude, origin  # noqa: E402
 
 
 def killed(work: Callable[[int], None], seconds: float) -> tuple[bool, bytes]:
@@ -284,22 +283,14 @@ def main() -> int:
     for name in chosen:
         results.append(kill_often(name, -(-args.rounds // len(chosen)), args.seed))
         print(results[-1], file=sys.stderr)
-    said = subprocess.run(
-        ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False
-    )
     whole = {
         "kills": sum(result["kills"] for result in results),
         "faults": [f"{result['scene']}: {result['fault']}" for result in results if result["fault"]],
         "seed": args.seed,
-        "commit": said.stdout.strip() or "unknown",
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
+        **origin(),
         "scenes": results,
     }
-    text = json.dumps(whole, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
-    return 1 if whole["faults"] else 0
+    return conclude(whole, args.json)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,8 @@ other. Measured each second: memory, threads, descriptors, latency; at the end, 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +25,7 @@ if __name__ == "__main__":  # what test/conftest.py does for the suite
     sys.path[:0] = [str(ROOT), str(HERE.parent / "support")]
 
 import torch  # noqa: E402
+from raw_result import conclude, origin  # noqa: E402
 from ros_graph import BEST_EFFORT, Camera, Graph  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_msgs.msg import String  # noqa: E402
@@ -106,8 +104,7 @@ def soak(
         "frames": frames(final),
         "growth": {name: growth(rows) for name, rows in series.items()},
         "latency_p95_ms": latency(series["segmenter"]),
-        "commit": _said(["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        **origin(),
     }
 
 
@@ -171,13 +168,6 @@ def faults(result: dict, growth_mb: float = GROWTH_MB, latency_ratio: float | No
     return found
 
 
-def _said(command: list) -> str:
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30.0)
@@ -191,11 +181,7 @@ def main() -> int:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     result["faults"] = faults(result)
-    text = json.dumps(result, indent=2)
-    print(text)
-    if args.json:
-        args.json.write_text(text + "\n", encoding="utf-8")
-    return 1 if result["faults"] else 0
+    return conclude(result, args.json)
 
 
 if __name__ == "__main__":
