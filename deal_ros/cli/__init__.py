@@ -52,7 +52,7 @@ SUMMARIES: dict[str, str] = {
     "evaluate": "compare activations, label maps or a segmenter with true masks",
     "run": "all of the above from one recipe; resumes where it stopped",
     "evidence": "many runs, to say whether DEAL helps; resumes where it stopped",
-    "export": "write a model bundle as ONNX",
+    "export": "write a model bundle as ONNX, for torch.export, or at half its size",
     "info": "describe a model bundle, a store or this installation",
     "label": "say what is in view by number keys, live on a robot",
     "demo": "simulate a robot, teach it objects, show what it learnt",

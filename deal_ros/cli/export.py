@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 from deal_ros.cli import UsageError
 from deal_ros.cli.reporting import print_json, print_result
@@ -43,36 +44,52 @@ def size(text: str) -> tuple[int, int]:
 
 def run(args: argparse.Namespace) -> int:
     """Export and compare."""
-    from deal_ros.students import read_bundle, write_bundle
-    from deal_ros.students.export import FORMATS, MIN_AGREEMENT, ExportConfig, export, half_agreement, mask_agreement
+    from deal_ros.students import read_bundle
+    from deal_ros.students.export import FORMATS, ExportConfig, export, mask_agreement
 
+    if args.format == "half":
+        return _finish(_half(args), args)
     ending = args.out.suffix.lstrip(".") if args.out else ""
-    chosen = args.format or (ending if ending in FORMATS else "onnx")
+    chosen: Literal["onnx", "pt2"] = args.format or ("pt2" if ending == "pt2" else "onnx")
     if ending in FORMATS and ending != chosen:
         raise UsageError(f"--out must end in .{chosen} for --format {chosen}, got {args.out.name!r}")
     folder = args.bundle.resolve()
-    out = args.out or folder.with_name(f"{folder.name}-half" if chosen == "half" else f"{folder.name}.{chosen}")
+    out = args.out or folder.with_name(f"{folder.name}.{chosen}")
     try:
-        config = ExportConfig("pt2" if chosen == "pt2" else "onnx", args.input_size, args.image_size, args.threshold)
+        config = ExportConfig(chosen, args.input_size, args.image_size, args.threshold)
     except ValueError as error:
         raise UsageError(str(error)) from error
     student, spec = read_bundle(args.bundle)
-    if chosen == "half":
-        write_bundle(out, student, spec, half=True)
-        size_of = sum(path.stat().st_size for path in out.iterdir())
-    else:
-        export(student, spec, out, config)
-        size_of = out.stat().st_size
-    result = {"file": str(out), "format": chosen, "bytes": size_of, "version": spec.version}
-    try:
-        if args.no_check:
-            result["agreement"] = None
-        elif chosen == "half":
-            result["agreement"] = half_agreement(student, spec, out)
-        else:
+    export(student, spec, out, config)
+    result = {"file": str(out), "format": chosen, "bytes": out.stat().st_size, "version": spec.version}
+    result["agreement"] = None
+    if not args.no_check:
+        try:
             result["agreement"] = mask_agreement(student, spec, out, config)
-    except ImportError:
-        result["agreement"] = None
-        print("deal export: onnxruntime is not installed, so the file was not run", file=sys.stderr)
+        except ImportError:
+            print("deal export: onnxruntime is not installed, so the file was not run", file=sys.stderr)
+    return _finish(result, args)
+
+
+def _half(args: argparse.Namespace) -> dict[str, Any]:
+    """Write the bundle again with half the weights' bits."""
+    from deal_ros.students import read_bundle, write_bundle
+    from deal_ros.students.bundle import read_spec
+    from deal_ros.students.export import half_agreement
+
+    if args.input_size or args.image_size or args.threshold:
+        raise UsageError("--input-size, --image-size and --threshold are for onnx and pt2; --format half has none")
+    folder = args.bundle.resolve()
+    out = args.out or folder.with_name(f"{folder.name}-half")
+    student, spec = read_bundle(args.bundle)
+    write_bundle(out, student, spec, half=True)
+    size_of = sum(path.stat().st_size for path in out.iterdir())
+    result = {"file": str(out), "format": "half", "bytes": size_of, "version": read_spec(out).version}
+    return {**result, "agreement": None if args.no_check else half_agreement(student, spec, out)}
+
+
+def _finish(result: dict[str, Any], args: argparse.Namespace) -> int:
+    from deal_ros.students.export import MIN_AGREEMENT
+
     print_json(result) if args.json else print_result(result, "text")
     return 0 if result["agreement"] is None or result["agreement"] >= MIN_AGREEMENT else 1

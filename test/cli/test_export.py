@@ -39,6 +39,7 @@ def test_half_is_a_bundle_again_of_half_the_size(bundle, tmp_path, capsys):
     half, spec = read_bundle(out)
     whole, _ = read_bundle(bundle)
     assert spec.classes == ("milk", "cookies")
+    assert result["version"] == spec.version != read_bundle(bundle)[1].version
     sizes = [(folder / "model.safetensors").stat().st_size for folder in (bundle, out)]
     assert sizes[1] < 0.6 * sizes[0]
     for name, weight in half.state_dict().items():
@@ -60,6 +61,7 @@ def test_format_follows_the_ending_and_default_name_keeps_dots(bundle, tmp_path,
         (["--threshold", "2"], "confidence_threshold must be"),
         (["--input-size", "48"], "must be HEIGHTxWIDTH"),
         (["--input-size", "4x4"], "input_size must be"),
+        (["--format", "half", "--threshold", "0.5"], "half has none"),
     ],
 )
 def test_wrong_use(bundle, arguments, message, capsys):
