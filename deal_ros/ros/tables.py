@@ -199,7 +199,19 @@ TRAINER = (
 SEGMENTER = (
     *_COMMON,
     *_IMAGE_INPUTS,
-    Parameter("model", "", "Model bundle to start with; empty: wait for the model topic.", changes=CONFIGURE),
+    Parameter(
+        "model",
+        "",
+        "Model bundle to start with, a folder or a name in share/deal_ros/models; empty: the last one trained in"
+        " models_folder.",
+        changes=CONFIGURE,
+    ),
+    Parameter(
+        "fallback_model",
+        "",
+        "Likewise, while model is empty and nothing has been trained; empty: wait for the model topic.",
+        changes=CONFIGURE,
+    ),
     Parameter(
         "models_folder", "~/.ros/deal/models", "Bundles named on the model topic must lie in it.", changes=CONFIGURE
     ),

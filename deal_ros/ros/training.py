@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from deal_ros.ros.child import Child, missing_samples, training_command
+from deal_ros.ros.models import confine
 
 IDLE, RUNNING, PAUSED, CANCELLING = "idle", "running", "paused", "cancelling"
 DONE, CANCELLED, FAILED = "done", "cancelled", "failed"
@@ -74,6 +75,16 @@ def check_options(options: Sequence[str]) -> None:
     for option in options:
         if option.startswith("-") and option.partition("=")[0] not in ALLOWED_OPTIONS:
             raise TrainingError(f"options must be among {', '.join(ALLOWED_OPTIONS)}, got {option[:80]!r}")
+
+
+def last_bundle(models_folder: Path) -> Path | None:
+    """Return the bundle that was trained last into ``models_folder``, if it is still there."""
+    try:
+        name = json.loads((models_folder / _NOTE).read_text(encoding="utf-8"))["bundle"]
+        path = confine(name, models_folder)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # nothing trained yet, or a damaged note
+    return path if path.is_dir() else None
 
 
 class Training:
@@ -156,7 +167,8 @@ class Training:
             request = {"recipe": str(recipe), "store": str(store), "options": list(options)}
             run, resumed = self._choose_run(models_folder, request, resume)
             run.mkdir(parents=True, exist_ok=True)
-            self._write_note(models_folder / _NOTE, {**request, "run": str(run), "state": RUNNING})
+            note = {**request, "run": str(run), "state": RUNNING, "bundle": str(last_bundle(models_folder) or "")}
+            self._write_note(models_folder / _NOTE, note)
             self._status = TrainingStatus(state=RUNNING, run=str(run), message="training")
             self._started_at, self._cancelled_at = time.monotonic(), None
             arguments = command(recipe, store, run, options)
@@ -241,7 +253,8 @@ class Training:
         self._status.elapsed_s = round(time.monotonic() - self._started_at, 1)
         if self._note is not None:
             note = json.loads(self._note.read_text(encoding="utf-8")) if self._note.is_file() else {}
-            self._write_note(self._note, {**note, "state": state})
+            done = {"bundle": self._status.bundle} if state == DONE else {}
+            self._write_note(self._note, {**note, "state": state, **done})
 
     def _on_report(self, report: dict[str, Any]) -> None:
         with self._lock:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The segmenter as a process, over real DDS, with real (tiny) bundles."""
 
+import json
 import shutil
 import time
 
@@ -73,6 +74,7 @@ def test_masks_carry_the_images_header_and_every_frame_is_accounted_for(graph, b
 
 
 def test_swaps_under_load_between_two_frames_and_refuses_what_is_broken(graph, bundles, tmp_path):
+    bundles = shutil.copytree(bundles, tmp_path / "models")  # they are changed below
     node = start(graph, bundles)
     torn = bundles / "torn"
     shutil.copytree(bundles / "always_3", torn)
@@ -235,6 +237,32 @@ def test_a_missing_model_is_named_and_the_node_waits_to_be_configured(graph, bun
     assert graph.change_state(node, "configure")
     assert graph.change_state(node, "activate")
     assert graph.state(node) == "active"
+
+
+@pytest.mark.parametrize(
+    ("trained", "model", "expected"),
+    [
+        (None, "", 3),  # nothing trained yet: the fallback
+        ("always_2", "", 2),  # after a restart, what was learnt
+        ("always_2", "always_1", 1),  # what is named goes before it
+        ("broken", "", 3),
+    ],
+)
+def test_the_first_model_is_the_named_one_else_the_last_trained_else_the_fallback(
+    graph, bundles, tmp_path, trained, model, expected
+):
+    folder = tmp_path / "models"
+    shutil.copytree(bundles, folder)
+    if trained:
+        (folder / "broken").mkdir()
+        (folder / "trainer.json").write_text(json.dumps({"bundle": str(folder / trained), "state": "done"}))
+    node = start(graph, folder, model, fallback_model=str(folder / "always_3"))
+    masks, _ = graph.record(Image, "segmentation/mask")
+    camera = Camera(graph, size=(48, 96)).run(rate_hz=5)
+    graph.wait(lambda: masks, "a mask")
+    camera.stop()
+    assert ids(masks[0]) == {expected}, node.text()
+    assert ("cannot be used" in node.text()) == (trained == "broken")
 
 
 def test_two_robots_in_two_namespaces_do_not_meet(graph, bundles):

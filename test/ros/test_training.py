@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from deal_ros.ros.child import Child, training_command
-from deal_ros.ros.training import CANCELLED, CANCELLING, DONE, FAILED, PAUSED, RUNNING, Training, TrainingError
+from deal_ros.ros.training import (
+    CANCELLED,
+    CANCELLING,
+    DONE,
+    FAILED,
+    PAUSED,
+    RUNNING,
+    Training,
+    TrainingError,
+    last_bundle,
+)
 
 COUNTS = {"milk": 9, "ketchup": 8}
 GOOD = """
@@ -147,6 +157,28 @@ def test_a_crash_brings_its_last_words(training, tmp_path):
     assert "ended with code 1" in final.message
     assert "disk is full" in final.message
     assert "not a report" in (tmp_path / "models" / final.run / "training.log").read_text()
+
+
+def test_the_last_bundle_is_remembered_through_later_runs_until_it_is_gone_or_leads_elsewhere(training, tmp_path):
+    models = tmp_path / "models"
+    assert last_bundle(models) is None
+    begin(training, tmp_path, "import os, sys; os.mkdir(sys.argv[1] + '/bundle')\n" + GOOD)
+    made = Path(wait_end(training).bundle)
+    assert last_bundle(models) == made
+    begin(training, tmp_path, COUNTING)
+    wait_for(lambda: training.status().done > 0)
+    assert last_bundle(models) == made, "a run that goes on"
+    training.cancel()
+    assert wait_end(training).state == CANCELLED
+    assert last_bundle(models) == made, "a run that came to nothing"
+    (tmp_path / "elsewhere").mkdir()
+    note = models / "trainer.json"
+    for damaged in (note.read_text().replace(str(made), str(tmp_path / "elsewhere")), "[]", "{"):
+        note.write_text(damaged)
+        assert last_bundle(models) is None
+    note.write_text(json.dumps({"bundle": str(made)}))
+    made.rename(tmp_path / "removed")
+    assert last_bundle(models) is None
 
 
 def test_an_end_without_a_bundle_is_a_failure(training, tmp_path):

@@ -18,6 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from deal_ros.images import ImageError, stamp_ns
 from deal_ros.ros import convert
+from deal_ros.ros.config_files import bundle_folder
 from deal_ros.ros.diagnostics import ERROR, WARN, Rate, Status, Window
 from deal_ros.ros.inputs import CameraInputs
 from deal_ros.ros.lifecycle import ACTIVE, PorchNode
@@ -27,6 +28,7 @@ from deal_ros.ros.qos import LATCHED
 from deal_ros.ros.run import end_process, run_node
 from deal_ros.ros.segmentation import Segmentation, SegmentationSettings
 from deal_ros.ros.tables import SEGMENTER
+from deal_ros.ros.training import last_bundle
 from deal_ros.ros.worker import LatestWins
 from deal_ros.students.predictor import PredictorConfig
 
@@ -51,7 +53,7 @@ class Segmenter(PorchNode):
         self.every(0.5, self._follow_demand)
 
     def configure(self) -> None:
-        """Load the model, if one is named."""
+        """Load the first model, if there is one."""
         p = self.parameters
         self._refusal = ""
         config = PredictorConfig(
@@ -64,11 +66,11 @@ class Segmenter(PorchNode):
         self._core = Segmentation(config, self._on_ready, self._on_refused)
         self._core.settings = self._settings()
         self._outputs = SegmentationOutputs(self, p["output_reliability"], p["output_depth"])
-        if p["model"]:
-            model = self._core.models.load_now(Path(p["model"]).expanduser())
-            self.get_logger().info(f"model {model.version} of {', '.join(model.classes)}")
-        else:
+        model = self._load_first()
+        if model is None:
             self.get_logger().info("no model yet: waiting for one on the model topic")
+        else:
+            self.get_logger().info(f"model {model.version} of {', '.join(model.classes)}, {self._core.models.path}")
 
     def activate(self) -> None:
         """Subscribe and start the worker."""
@@ -182,6 +184,18 @@ class Segmenter(PorchNode):
             self._inputs.want_depth(wanted)
             if not wanted:
                 self._core.forget_depth()
+
+    def _load_first(self) -> Any:
+        """Load what the parameters name, else what was trained last, else the fallback; ``None`` without any."""
+        p, models = self.parameters, self._core.models
+        trained = None if p["model"] else last_bundle(Path(p["models_folder"]).expanduser())
+        if trained is not None:
+            try:
+                return models.load_now(trained)
+            except (ValueError, OSError, RuntimeError, MemoryError) as error:
+                self.get_logger().warning(f"the model trained last cannot be used: {error}")
+        name = p["model"] or p["fallback_model"]
+        return models.load_now(bundle_folder(name)) if name else None
 
     def _on_model(self, message: String) -> None:
         assert self._core is not None
