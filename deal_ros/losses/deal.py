@@ -214,6 +214,7 @@ def depth_edge_alignment_loss(
     with torch.autocast(cam.device.type, enabled=False):
         if cam.dtype in (torch.float16, torch.bfloat16):
             cam = cam.float()
+        depth_m = depth_m.to(cam.device)
         target, statistics = _pixel_targets(depth_m, cam, config)
         image, kind = (labels > 0).nonzero(as_tuple=True)
         share = _class_share(image, target)
@@ -226,7 +227,7 @@ def depth_edge_alignment_loss(
         weighted = target[image] * share
         agreement = gated
         if config.edge_owner == "nearer":
-            nearer = nearer_side(depth_m.to(cam.device), config=config.edges, size=size, step=config.owner_step)
+            nearer = nearer_side(depth_m, config=config.edges, size=size, step=config.owner_step)
             nearer = _shuffled(nearer, config)[image]
             owned = nearer.any(1, keepdim=True) & (weighted > 0)
             agreement = torch.where(owned, _signed_gate(*slopes, nearer, config.mu), gated)
@@ -278,7 +279,7 @@ def _pixel_targets(
     """d'·w per image (B, 1, h, w), and the shares of edge and of valid pixels."""
     size = config.comparison_size(cam)
     edge_config = replace(config.edges, step_level=1 / (1 + math.exp(config.mu)))
-    edges, weight = depth_edges(depth_m.to(cam.device), config=edge_config, size=size)
+    edges, weight = depth_edges(depth_m, config=edge_config, size=size)
     gate = edge_gate(edges, config.mu)
     on_edge = weight * (gate > 0)
     if config.average == "balanced":
