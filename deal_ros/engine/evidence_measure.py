@@ -98,9 +98,10 @@ def measure_cam(
 
     Returns:
         ``samples``, ``map`` (classification mAP on these images), ``map_of_maps`` (the same of the averages of the
-        class maps, which are the scores unless the network has others) and, by refinement, ``curve`` and, by way of
-        choosing the threshold, ``{"threshold", "miou", "contour_f"}``: ``swept`` on the true masks of these very
-        images, ``truth-free`` on their depth and image labels, ``fixed`` as configured.
+        class maps, which are the scores unless the network has others) and, by refinement, ``curve``,
+        ``contour_counts`` (see :class:`~deal_ros.pseudo_labels.ContourAgreement`) and, by way of choosing the
+        threshold, ``{"threshold", "miou", "contour_f"}``: ``swept`` on the true masks of these very images,
+        ``truth-free`` on their depth and image labels, ``fixed`` as configured.
 
     Raises:
         ValueError: if no image can be measured.
@@ -143,6 +144,7 @@ def measure_cam(
         found = agreements[kind].result(fallback=config.labels.threshold)
         thresholds = {SWEPT: best.threshold, TRUTH_FREE: found.threshold, FIXED: config.labels.threshold}
         result[kind] = {"thresholds": list(SWEEP), "curve": list(best.scores)}
+        result[kind]["contour_counts"] = agreements[kind].counts.tolist()
         for name, threshold in thresholds.items():
             index = int(np.argmin(np.abs(np.subtract(SWEEP, threshold))))
             contours = [contour_f_score(np.where(a > threshold, s, 0).astype(np.uint8), t) for s, a, t in kept[kind]]

@@ -23,7 +23,7 @@ class ThresholdChoice:
 
     Args:
         threshold: the chosen background score.
-        score: its figure: mIoU for a sweep on truth, F-score for contour agreement, NaN without any evidence.
+        score: its figure: mIoU for a sweep on truth, agreement of contours, NaN without any evidence.
         thresholds: all that were tried.
         scores: their figures.
     """

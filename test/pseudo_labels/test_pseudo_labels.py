@@ -9,6 +9,7 @@ from deal_ros.metrics import SegmentationMetrics
 from deal_ros.pseudo_labels import (
     CRF_PRESETS,
     ContourAgreement,
+    ContourAgreementConfig,
     PseudoLabelConfig,
     ThresholdSweep,
     choose_threshold,
@@ -112,12 +113,32 @@ def test_contours_choose_the_threshold_that_meets_the_depth_edge(radius):
     """The map crosses the object's true radius at a level that depends on the object; no truth is looked at."""
     _, depth, truth = scene(radius)
     cam = blob()[None]
-    chosen = choose_threshold([(cam, depth, None)])
+    chosen = choose_threshold([(cam, depth, None)], ContourAgreementConfig(prior=0.0))
     swept = sweep_threshold([(cam, truth, None)], 1)
     metrics = SegmentationMetrics(1)
     metrics.update(label_map(cam, threshold=chosen.threshold), truth)
     assert metrics.miou() > swept.score - 0.04
     assert chosen.score > 0.9
+
+
+def test_where_contours_agree_alike_the_threshold_nearest_to_a_half_is_chosen():
+    _, depth, truth = scene()
+    cam = (0.1 + 0.85 * truth.astype(np.float32))[None]  # every threshold between 0.1 and 0.95 gives the same mask
+    assert choose_threshold([(cam, depth, None)]).threshold == 0.5
+
+
+def test_a_mask_need_not_reach_for_the_edges_of_other_things():
+    _, depth, truth = scene()
+    depth[4:28, 4:28] -= 0.2  # a thing without a label, which the map hardly responds to
+    cam = 0.8 * truth.astype(np.float32)
+    cam[2:32, 2:32] = 0.42
+    assert 0.42 < choose_threshold([(cam[None], depth, None)]).threshold < 0.8
+
+
+@pytest.mark.parametrize(("field", "value"), [("beta", 0.0), ("prior", 4.0), ("prior", -1.0)])
+def test_agreement_refuses_weights_out_of_range(field, value):
+    with pytest.raises(ValueError, match="beta must be > 0 and prior in"):
+        ContourAgreementConfig(**{field: value})
 
 
 def test_contours_without_depth_fall_back():
