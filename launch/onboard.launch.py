@@ -21,7 +21,7 @@ def build(arguments: launching.Arguments) -> list:
     nodes = [
         launching.start(arguments, "sample_collector", ("store", "classes")),
         launching.start(arguments, "trainer", ("store", "models_folder", "recipe"), recipe=arguments.recipe()),
-        launching.start(arguments, "segmenter", ("models_folder",), model=arguments["model"]),
+        launching.start(arguments, "segmenter", ("models_folder", "fallback_model"), model=arguments["model"]),
     ]
     return [*nodes, launching.rviz(arguments)] if arguments["rviz"] == "true" else nodes
 

