@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,51 @@ from deal_ros.engine.checkpoint import write_text
 from deal_ros.engine.evidence import CLEAN, DEFAULT
 from deal_ros.engine.evidence_measure import FIXED, RAW, SWEPT, TRUTH_FREE
 from deal_ros.engine.evidence_run import RAW_FOLDER, TEST, VALIDATION, EvidenceRun, read_raw
-from deal_ros.engine.plots import plot_lines
+from deal_ros.engine.plots import plot_bars, plot_lines
 
 BEGIN, END = "<!-- generated tables: begin -->", "<!-- generated tables: end -->"
 SEEDS, LABELS, STUDENT = "cam seeds", "pseudo-labels", "student"
-COLUMNS = ("data", "network", "losses", "depth", "stage", "threshold", "mIoU", "contour F", "mAP", "seeds")
 AXES = {"strength": "noise strength", "missing": "share of depth missing", "shift": "misregistration, pixels"}
 """Conditions of depth whose names are one of these words and a number are drawn as a curve, ``clean`` being 0."""
+
+QUESTIONS = (
+    ("DEAL − baseline, CAM seeds, swept", ("deal", CLEAN, SEEDS, SWEPT), ("baseline", CLEAN, SEEDS, SWEPT)),
+    (
+        "… of it earned by aligned depth (− shuffled control)",
+        ("deal", CLEAN, SEEDS, SWEPT),
+        ("deal", "shuffled", SEEDS, SWEPT),
+    ),
+    (
+        "DEAL with noise as of a RealSense − baseline",
+        ("deal", "strength 1", SEEDS, SWEPT),
+        ("baseline", CLEAN, SEEDS, SWEPT),
+    ),
+    ("published form − baseline", ("deal published form", CLEAN, SEEDS, SWEPT), ("baseline", CLEAN, SEEDS, SWEPT)),
+    ("ISL + FSL − baseline", ("isl,fsl", CLEAN, SEEDS, SWEPT), ("baseline", CLEAN, SEEDS, SWEPT)),
+    ("ISL + FSL + DEAL − ISL + FSL", ("isl,fsl,deal", CLEAN, SEEDS, SWEPT), ("isl,fsl", CLEAN, SEEDS, SWEPT)),
+    (
+        "DEAL − baseline, both after RGB-D PAMR, swept",
+        ("deal", CLEAN, f"{LABELS} rgbd", SWEPT),
+        ("baseline", CLEAN, f"{LABELS} rgbd", SWEPT),
+    ),
+    (
+        "RGB-D PAMR alone: refined − raw, baseline, swept",
+        ("baseline", CLEAN, f"{LABELS} rgbd", SWEPT),
+        ("baseline", CLEAN, SEEDS, SWEPT),
+    ),
+    ("truth-free − swept threshold, DEAL, raw", ("deal", CLEAN, SEEDS, TRUTH_FREE), ("deal", CLEAN, SEEDS, SWEPT)),
+    (
+        "truth-free − swept threshold, DEAL, after RGB-D PAMR",
+        ("deal", CLEAN, f"{LABELS} rgbd", TRUTH_FREE),
+        ("deal", CLEAN, f"{LABELS} rgbd", SWEPT),
+    ),
+    (
+        "student of DEAL − student of the baseline",
+        ("deal", CLEAN, STUDENT, "none"),
+        ("baseline", CLEAN, STUDENT, "none"),
+    ),
+)
+"""What is asked → (losses, depth, stage, threshold) of the row, and of the one that is taken from it."""
 
 Row = dict[str, Any]
 
@@ -116,7 +154,7 @@ def write_results(docs: str | Path) -> Path:
 
 
 def tables(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> list[str]:
-    """Lines of Markdown: what each split says, the questions first."""
+    """Lines of Markdown: for each split and network the questions first, then a table per part of the data."""
     machines = sorted({record["machine"] for record in records})
     hours = sum(sum(record["wall"].values()) for record in records) / 3600
     lines = [f"{len(records)} records, {hours:.1f} hours of computing, on {'; '.join(machines)}.", ""]
@@ -125,19 +163,21 @@ def tables(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> list[str]:
         if not chosen:
             continue
         lines += [f"## {'Test split' if split == TEST else 'Validation split, on which everything was chosen'}", ""]
-        questions = list(_questions(chosen))
-        if questions:
-            lines += ["| data | network | question | mIoU points |", "| --- | --- | --- | --- |", *questions, ""]
-        plainly = [row for row in chosen if row["threshold"] != FIXED or "[" not in row["losses"]]
-        lines += ["| " + " | ".join(COLUMNS) + " |", "|" + " --- |" * len(COLUMNS), *map(_line, plainly), ""]
-    lines += ["All figures in percent, mean ± standard deviation over seeds."]
-    return [*lines, ""]
+        for network in dict.fromkeys(row["network"] for row in chosen):
+            mine = [row for row in chosen if row["network"] == network]
+            lines += [f"### {network}", "", *_answers(mine)]
+            for data in dict.fromkeys(row["data"] for row in mine):
+                lines += _table([row for row in mine if row["data"] == data], data)
+    return lines
 
 
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Curves of mIoU (swept threshold, raw CAMs) against each numeric ablation and each axis of depth damage."""
+    """Bars of the main rows by stage, and curves of mIoU against each numeric ablation and axis of depth damage.
+
+    CAM figures are of raw maps at the swept threshold. Where there are figures of the test split, no others are drawn.
+    """
     curves: dict[tuple[str, str], dict[str, list[tuple[float, Row]]]] = {}
-    for row in rows:
+    for row in _preferred(rows):
         if row["stage"] != SEEDS or row["threshold"] != SWEPT:
             continue
         line = f"{row['network']} {row['data']}"
@@ -152,12 +192,10 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
                 if axis in AXES:
                     x = float(match[2]) if match else 0.0
                     curves.setdefault((axis, AXES[axis]), {}).setdefault(f"{line} {row['losses']}", []).append((x, row))
-    paths = []
+    paths = _draw_stages(rows, folder)
     for (name, label), lines in curves.items():
         drawn = {
-            title: [
-                (x, 100 * row["miou"], 100 * (row["miou_sd"] or 0)) for x, row in sorted(points, key=lambda p: p[0])
-            ]
+            title: [(x, *_point(row)) for x, row in sorted(points, key=lambda p: p[0])]
             for title, points in lines.items()
             if len({x for x, _ in points}) > 1
         }
@@ -167,71 +205,107 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     return paths
 
 
-def _questions(rows: Sequence[Row]) -> Iterable[str]:
-    """Say what the differences between rows mean, where both rows are there."""
-    at = {(r["data"], r["network"], r["losses"], r["depth"], r["stage"], r["threshold"]): r for r in rows}
-    places = {(row["data"], row["network"]): None for row in rows}
-
-    def figure(place: tuple[str, str], losses: str, depth: str, stage: str, way: str, key: str = "miou") -> Any:
-        row = at.get((*place, losses, depth, stage, way))
-        return row[key] if row else None
-
-    for place in places:
-        pairs = {
-            "DEAL − baseline, CAM seeds, swept": (("deal", CLEAN, SEEDS, SWEPT), ("baseline", CLEAN, SEEDS, SWEPT)),
-            "… of it earned by aligned depth (− shuffled control)": (
-                ("deal", CLEAN, SEEDS, SWEPT),
-                ("deal", "shuffled", SEEDS, SWEPT),
-            ),
-            "DEAL with noise as of a RealSense − baseline": (
-                ("deal", "strength 1", SEEDS, SWEPT),
-                ("baseline", CLEAN, SEEDS, SWEPT),
-            ),
-            "published form − baseline": (
-                ("deal published form", CLEAN, SEEDS, SWEPT),
-                ("baseline", CLEAN, SEEDS, SWEPT),
-            ),
-            "ISL + FSL + DEAL − ISL + FSL": (("isl,fsl,deal", CLEAN, SEEDS, SWEPT), ("isl,fsl", CLEAN, SEEDS, SWEPT)),
-            "DEAL − baseline, both after RGB-D PAMR, swept": (
-                ("deal", CLEAN, f"{LABELS} rgbd", SWEPT),
-                ("baseline", CLEAN, f"{LABELS} rgbd", SWEPT),
-            ),
-            "RGB-D PAMR alone: refined − raw, baseline, swept": (
-                ("baseline", CLEAN, f"{LABELS} rgbd", SWEPT),
-                ("baseline", CLEAN, SEEDS, SWEPT),
-            ),
-            "truth-free − swept threshold, DEAL, raw": (
-                ("deal", CLEAN, SEEDS, TRUTH_FREE),
-                ("deal", CLEAN, SEEDS, SWEPT),
-            ),
-            "truth-free − swept threshold, DEAL, after RGB-D PAMR": (
-                ("deal", CLEAN, f"{LABELS} rgbd", TRUTH_FREE),
-                ("deal", CLEAN, f"{LABELS} rgbd", SWEPT),
-            ),
-            "student of DEAL − student of the baseline": (
-                ("deal", CLEAN, STUDENT, "none"),
-                ("baseline", CLEAN, STUDENT, "none"),
-            ),
-        }
-        for question, (one, other) in pairs.items():
-            first, second = figure(place, *one), figure(place, *other)
-            if first is not None and second is not None:
-                yield f"| {place[0]} | {place[1]} | {question} | {100 * (first - second):+.1f} |"
-        first = figure(place, "deal", CLEAN, SEEDS, SWEPT, "map")
-        second = figure(place, "baseline", CLEAN, SEEDS, SWEPT, "map")
-        if first is not None and second is not None:
-            yield f"| {place[0]} | {place[1]} | DEAL − baseline, mAP points | {100 * (first - second):+.1f} |"
-        weak, full = (figure(place, losses, CLEAN, STUDENT, "none") for losses in ("deal", "true masks"))
-        if weak is not None and full:
-            share = f"{100 * weak / full:.0f} %"
-            yield f"| {place[0]} | {place[1]} | student of DEAL, share of the one on true masks | {share} |"
+def _draw_stages(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Draw what becomes of the main rows from stage to stage, one panel per part of the data."""
+    stages = ((SEEDS, SWEPT), (f"{LABELS} rgbd", TRUTH_FREE), (STUDENT, "none"))
+    names = {
+        ("baseline", CLEAN): "baseline",
+        ("deal", "shuffled"): "DEAL, depth shuffled",
+        ("deal", CLEAN): "DEAL",
+        ("true masks", CLEAN): "true masks",
+    }
+    panels: dict[str, dict[str, list[tuple[str, float, float]]]] = {}
+    for row in _preferred(rows):
+        name = names.get((row["losses"], row["depth"]))
+        if name and (row["stage"], row["threshold"]) in stages:
+            bars = panels.setdefault(f"{row['network']}, {row['data']}", {})
+            bars.setdefault(name, []).append((row["stage"], *_point(row)))
+    drawn = {
+        title: {n: bars[n] for n in names.values() if n in bars} for title, bars in panels.items() if len(bars) > 1
+    }
+    return [plot_bars(folder / "evidence_stages.png", [stage for stage, _ in stages], drawn)] if drawn else []
 
 
-def _line(row: Row) -> str:
-    spread = f" ± {100 * row['miou_sd']:.1f}" if row["miou_sd"] is not None else ""
-    cells = [row["data"], row["network"], row["losses"], row["depth"], row["stage"], row["threshold"]]
-    cells += [_percent(row["miou"]) + spread, _percent(row["contour_f"]), _percent(row["map"]), str(len(row["seeds"]))]
-    return "| " + " | ".join(cells) + " |"
+def _preferred(rows: Sequence[Row]) -> list[Row]:
+    """Rows of the test split where the same data, network and losses have some, else of the validation split."""
+    tested = {(row["data"].rpartition(" ")[0], row["network"]) for row in rows if row["data"].endswith(f" {TEST}")}
+    return [
+        row
+        for row in rows
+        if row["data"].endswith(f" {TEST}")
+        or "[" in row["losses"]
+        or (row["data"].rpartition(" ")[0], row["network"]) not in tested
+    ]
+
+
+def _point(row: Row) -> tuple[float, float]:
+    """Return mIoU and half its error bar, in percent."""
+    return 100 * row["miou"], 100 * (row["miou_sd"] or 0)
+
+
+def _answers(rows: Sequence[Row]) -> list[str]:
+    """Say what the differences between rows are, where both are there; one column per part of the data."""
+    at = {(r["data"], r["losses"], r["depth"], r["stage"], r["threshold"]): r for r in rows}
+    parts = list(dict.fromkeys(row["data"] for row in rows))
+
+    def figures(one: tuple[str, ...], key: str = "miou") -> list[float | None]:
+        return [at[(part, *one)][key] if (part, *one) in at else None for part in parts]
+
+    found: dict[str, list[str]] = {}
+    for question, one, other in QUESTIONS:
+        found[question] = _each(figures(one), figures(other), lambda a, b: f"{100 * (a - b):+.1f}")
+    deal, baseline = ("deal", CLEAN, SEEDS, SWEPT), ("baseline", CLEAN, SEEDS, SWEPT)
+    found["DEAL − baseline, mAP of the classifier"] = _each(
+        figures(deal, "map"), figures(baseline, "map"), lambda a, b: f"{100 * (a - b):+.1f}"
+    )
+    found["student of DEAL, share of the one on true masks"] = _each(
+        figures(("deal", CLEAN, STUDENT, "none")),
+        figures(("true masks", CLEAN, STUDENT, "none")),
+        lambda a, b: f"{100 * a / b:.0f} %",
+    )
+    answered = {question: cells for question, cells in found.items() if any(cell != "–" for cell in cells)}
+    if not answered:
+        return []
+    lines = ["| mIoU points | " + " | ".join(parts) + " |", "|" + " --- |" * (len(parts) + 1)]
+    return [*lines, *(f"| {question} | " + " | ".join(cells) + " |" for question, cells in answered.items()), ""]
+
+
+def _each(
+    firsts: Sequence[float | None], seconds: Sequence[float | None], say: Callable[[float, float], str]
+) -> list[str]:
+    return ["–" if a is None or b is None else say(a, b) for a, b in zip(firsts, seconds)]
+
+
+def _table(rows: Sequence[Row], data: str) -> list[str]:
+    """One line per losses and depth of one part of the data, one column per stage."""
+    stages = [stage for stage in dict.fromkeys(row["stage"] for row in rows) if stage != STUDENT]
+    header = ["losses", "depth", *stages, STUDENT, "contour F", "mAP", "seeds"]
+    found: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
+    for row in rows:
+        found.setdefault((row["losses"], row["depth"]), {})[row["stage"], row["threshold"]] = row
+    lines = [
+        f"**{data}**: mIoU in percent, mean ± standard deviation over seeds, at the swept / truth-free threshold.",
+        "",
+    ]
+    lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    for (losses, depth), kinds in found.items():
+        best, student = kinds.get((SEEDS, SWEPT)), kinds.get((STUDENT, "none"))
+        cells = [losses, depth]
+        for stage in stages:
+            swept, free = kinds.get((stage, SWEPT)), kinds.get((stage, TRUTH_FREE))
+            cells.append(f"{_miou(swept)} / {_percent(free['miou'])}" if swept and free else "–")
+        cells += [
+            _miou(student),
+            _percent(best["contour_f"] if best else None),
+            _percent(best["map"] if best else None),
+        ]
+        lines.append("| " + " | ".join([*cells, str(len((best or student or {"seeds": ()})["seeds"]))]) + " |")
+    return [*lines, ""]
+
+
+def _miou(row: Row | None) -> str:
+    spread = f" ± {100 * row['miou_sd']:.1f}" if row and row["miou_sd"] is not None else ""
+    return _percent(row["miou"] if row else None) + spread
 
 
 def _percent(value: float | None) -> str:

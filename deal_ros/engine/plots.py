@@ -63,6 +63,24 @@ def plot_lines(path: Path, title: str, x_label: str, lines: Mapping[str, Sequenc
     return _save(figure, path)
 
 
+def plot_bars(
+    path: Path, groups: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[tuple[str, float, float]]]]
+) -> Path:
+    """Draw panels of grouped bars: for each name, (group, y, half height of its error bar); groups may be missing."""
+    figure = _figure(len(panels))
+    for number, (title, bars) in enumerate(panels.items(), 1):
+        axes = figure.add_subplot(1, len(panels), number)
+        width = 0.8 / len(bars)
+        for place, (name, points) in enumerate(bars.items()):
+            xs = [groups.index(group) + (place - (len(bars) - 1) / 2) * width for group, _, _ in points]
+            axes.bar(xs, [y for _, y, _ in points], width, yerr=[bar for _, _, bar in points], label=name, capsize=2)
+        axes.set_xticks(range(len(groups)), groups)
+        axes.margins(y=0.3)  # room for the legend
+        _label(axes, title, "")
+        axes.set_ylabel("mIoU, percent")
+    return _save(figure, path)
+
+
 def _figure(panels: int) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
