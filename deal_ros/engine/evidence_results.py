@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -63,6 +63,7 @@ QUESTIONS = (
 """What is asked → (losses, depth, stage, threshold) of the row, and of the one that is taken from it."""
 
 Row = dict[str, Any]
+Drawn = TypeVar("Drawn")
 
 
 def rows_of(records: Iterable[dict[str, Any]]) -> list[Row]:
@@ -174,10 +175,10 @@ def tables(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> list[str]:
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Bars of the main rows by stage, and curves of mIoU against each numeric ablation and axis of depth damage.
 
-    CAM figures are of raw maps at the swept threshold. Where there are figures of the test split, no others are drawn.
+    CAM figures are of raw maps at the swept threshold.
     """
     curves: dict[tuple[str, str], dict[str, list[tuple[float, Row]]]] = {}
-    for row in _preferred(rows):
+    for row in rows:
         if row["stage"] != SEEDS or row["threshold"] != SWEPT:
             continue
         line = f"{row['network']} {row['data']}"
@@ -201,7 +202,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
         }
         if drawn:
             file = "evidence_" + re.sub(r"\W+", "_", name) + ".png"
-            paths.append(plot_lines(folder / file, f"mIoU of CAM seeds against {label}", label, drawn))
+            paths.append(plot_lines(folder / file, f"mIoU of CAM seeds against {label}", label, _once(drawn)))
     return paths
 
 
@@ -215,7 +216,7 @@ def _draw_stages(rows: Sequence[Row], folder: Path) -> list[Path]:
         ("true masks", CLEAN): "true masks",
     }
     panels: dict[str, dict[str, list[tuple[str, float, float]]]] = {}
-    for row in _preferred(rows):
+    for row in rows:
         name = names.get((row["losses"], row["depth"]))
         if name and (row["stage"], row["threshold"]) in stages:
             bars = panels.setdefault(f"{row['network']}, {row['data']}", {})
@@ -223,19 +224,18 @@ def _draw_stages(rows: Sequence[Row], folder: Path) -> list[Path]:
     drawn = {
         title: {n: bars[n] for n in names.values() if n in bars} for title, bars in panels.items() if len(bars) > 1
     }
-    return [plot_bars(folder / "evidence_stages.png", [stage for stage, _ in stages], drawn)] if drawn else []
+    if not drawn:
+        return []
+    return [plot_bars(folder / "evidence_stages.png", [stage for stage, _ in stages], _once(drawn))]
 
 
-def _preferred(rows: Sequence[Row]) -> list[Row]:
-    """Rows of the test split where the same data, network and losses have some, else of the validation split."""
-    tested = {(row["data"].rpartition(" ")[0], row["network"]) for row in rows if row["data"].endswith(f" {TEST}")}
-    return [
-        row
-        for row in rows
-        if row["data"].endswith(f" {TEST}")
-        or "[" in row["losses"]
-        or (row["data"].rpartition(" ")[0], row["network"]) not in tested
-    ]
+def _once(drawn: Mapping[str, Drawn]) -> Mapping[str, Drawn]:
+    """Leave out of a picture what it would show on both splits: the test split is enough."""
+    return {
+        title: points
+        for title, points in drawn.items()
+        if f" {VALIDATION}" not in title or title.replace(f" {VALIDATION}", f" {TEST}") not in drawn
+    }
 
 
 def _point(row: Row) -> tuple[float, float]:

@@ -160,6 +160,7 @@ def test_a_grid_runs_resumes_and_becomes_tables(tmp_path, data, monkeypatch, cap
     assert all(free[name] <= value + 1e-9 for name, value in swept.items()), "no choice beats the sweep on truth"
     assert (docs / "images" / "evidence_mu.png").is_file()
     assert (docs / "images" / "evidence_missing.png").is_file()
+    assert (docs / "images" / "evidence_stages.png").is_file()
     page = (docs / "results.md").read_text()
     assert "DEAL − baseline, CAM seeds, swept" in page
     assert "student of DEAL, share of the one on true masks" in page
