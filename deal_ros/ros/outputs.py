@@ -73,6 +73,11 @@ class SegmentationOutputs:
             node.get_logger().info("vision_msgs is not installed: segmentation/label_info is not published")
 
     @property
+    def pictures_wanted(self) -> bool:
+        """Whether somebody listens to more than masks."""
+        return any(p.get_subscription_count() for p in (self._color, self._overlay, self._points))
+
+    @property
     def points_wanted(self) -> bool:
         """Whether somebody listens to the point cloud, so that depth is needed."""
         return bool(self._points.get_subscription_count())
@@ -86,15 +91,18 @@ class SegmentationOutputs:
         entries = [VisionClass(class_id=number, class_name=name) for number, name in names.items()]
         self._label_info.publish(LabelInfo(header=header, class_map=entries, threshold=float(threshold)))
 
-    def publish(self, frame: Segmented, classes: Sequence[str], overlay_alpha: float) -> None:
-        """Publish one frame on every topic that is always there or has a listener.
+    def publish(self, frame: Segmented) -> None:
+        """Publish the mask of one frame, and its confidence if somebody listens."""
+        self._mask.publish(convert.image_message(frame.mask, "mono8", frame.header))
+        if self._confidence.get_subscription_count():
+            self._confidence.publish(convert.image_message(frame.confidence, "mono8", frame.header))
+
+    def publish_pictures(self, frame: Segmented, classes: Sequence[str], overlay_alpha: float) -> None:
+        """Publish the pictures and the cloud of one frame, those that somebody listens to.
 
         Raises:
             ValueError: if depth has another size than the mask; everything else is out by then.
         """
-        self._mask.publish(convert.image_message(frame.mask, "mono8", frame.header))
-        if self._confidence.get_subscription_count():
-            self._confidence.publish(convert.image_message(frame.confidence, "mono8", frame.header))
         if self._color.get_subscription_count():
             self._color.publish(convert.image_message(colorize(frame.mask, len(classes)), "rgb8", frame.header))
         if self._overlay.get_subscription_count():

@@ -80,7 +80,7 @@ class Segmentation:
         """Nobody wants depth any more."""
         self._depth.clear()
 
-    def segment(self, message: Any, want_depth: bool) -> tuple[Segmented, Any, bool] | None:
+    def segment(self, message: Any) -> tuple[Segmented, Any, bool] | None:
         """One frame.
 
         Returns:
@@ -113,10 +113,9 @@ class Segmentation:
         settings, stamp = self.settings, stamp_ns(message.header)
         mask, confidence = self._vote.update(prediction.mask, prediction.confidence, stamp, settings.smoothing)
         mask = drop_uncertain(mask, confidence, settings.min_confidence)
-        depth_m = self._depth_at(stamp, settings.slop_ms) if want_depth else None
         self.masks.count()
         self.masked += 1
-        return Segmented(message.header, rgb, mask, confidence, depth_m), model, swapped
+        return Segmented(message.header, rgb, mask, confidence), model, swapped
 
     def figures(self, replaced: int) -> dict[str, object]:
         """For diagnostics; ``replaced`` frames were pushed out of the worker's slot by newer ones."""
@@ -148,12 +147,14 @@ class Segmentation:
             raise
         return predictor
 
-    def _depth_at(self, stamp: int, slop_ms: float) -> NDArray[np.float32] | None:
+    def depth_of(self, frame: Segmented) -> NDArray[np.float32] | None:
+        """Wait a moment for the depth that belongs to a frame; float32 (H, W) in metres, ``None`` if there is none."""
+        stamp, slop_ns = stamp_ns(frame.header), 1e6 * self.settings.slop_ms
         patience = time.monotonic() + _DEPTH_PATIENCE_S
         while True:
             candidates = list(self._depth)
             nearest, message = min(candidates, key=lambda entry: abs(entry[0] - stamp), default=(0, None))
-            if abs(nearest - stamp) <= 1e6 * slop_ms:
+            if abs(nearest - stamp) <= slop_ns:
                 return decode_depth(message)
             if time.monotonic() > patience or (candidates and candidates[-1][0] > stamp):
                 return None

@@ -45,9 +45,12 @@ class TemporalVote:
         Returns:
             Smoothed mask and confidence, both uint8 (H, W).
         """
+        if past <= 0:
+            self.reset()
+            return mask, confidence
         continuous = 0 < stamp_ns - self._stamp <= self._max_gap_ns
         self._stamp = stamp_ns
-        if past <= 0 or self._mask is None or self._weight is None or not continuous or self._mask.shape != mask.shape:
+        if self._mask is None or self._weight is None or not continuous or self._mask.shape != mask.shape:
             self._mask, self._weight = mask.copy(), confidence.astype(np.float32)
             return mask, confidence
         old = past * self._weight

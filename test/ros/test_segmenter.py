@@ -129,6 +129,7 @@ def test_pictures_and_cloud_are_made_while_somebody_listens(graph, bundles):
     camera = Camera(graph, size=(48, 96)).run(rate_hz=15)
     color, _ = graph.record(Image, "segmentation/color")
     overlay, _ = graph.record(Image, "segmentation/overlay")
+    masks, _ = graph.record(Image, "segmentation/mask")
     clouds, _ = graph.record(PointCloud2, "segmentation/points", BEST_EFFORT)
     graph.wait(lambda: color and overlay and clouds, "colour, overlay and points")
     camera.stop()
@@ -150,6 +151,8 @@ def test_pictures_and_cloud_are_made_while_somebody_listens(graph, bundles):
     assert points["x"][0, 50] == pytest.approx((50 - 0) / 50 * 0.5)  # the test camera has cx = 0 and f = 50
     assert set(np.unique(points["label"])) == {1}
     assert counted(clouds).keys() <= set(camera.stamps)
+    graph.wait(lambda: counted(overlay).keys() <= counted(masks).keys(), "the mask of each picture")
+    assert max(counted(overlay).values()) == max(counted(clouds).values()) == 1
 
 
 def test_encodings_sizes_and_broken_images_in_mid_stream(graph, bundles):

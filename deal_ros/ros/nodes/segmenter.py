@@ -9,6 +9,7 @@ running model and swapped in between two frames.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -23,7 +24,7 @@ from deal_ros.ros.diagnostics import ERROR, WARN, Rate, Status, Window
 from deal_ros.ros.inputs import CameraInputs
 from deal_ros.ros.lifecycle import ACTIVE, PorchNode
 from deal_ros.ros.models import ModelPathError, confine
-from deal_ros.ros.outputs import SegmentationOutputs
+from deal_ros.ros.outputs import SegmentationOutputs, Segmented
 from deal_ros.ros.qos import LATCHED
 from deal_ros.ros.run import end_process, run_node
 from deal_ros.ros.segmentation import Segmentation, SegmentationSettings
@@ -45,6 +46,7 @@ class Segmenter(PorchNode):
         self._outputs: SegmentationOutputs | None = None
         self._inputs: CameraInputs | None = None
         self._worker: LatestWins[Any] | None = None
+        self._painter: LatestWins[Any] | None = None
         self._enabled = True
         self._refusal = ""
         self._latency_ms, self._frames = Window(), Rate()
@@ -75,12 +77,14 @@ class Segmenter(PorchNode):
     def activate(self) -> None:
         """Subscribe and start the worker."""
         self._latency_ms.clear()
+        # Pictures are for people: what they cost must not delay the masks, so they have a worker of their own.
+        self._painter = LatestWins(self._paint, "painter", self._on_paint_error)
         self._worker = LatestWins(self._work, "segmenter", self._on_work_error)
         self._inputs = CameraInputs(self, self._on_rgb, self._on_depth, depth=False)
         self._subscription = self.create_subscription(String, "model", self.guard(self._on_model), LATCHED)
 
     def deactivate(self) -> None:
-        """Unsubscribe; the frame at work is finished."""
+        """Unsubscribe; the frames at work are finished."""
         if self._inputs is not None:
             self._inputs.destroy()
             self._inputs = None
@@ -90,6 +94,9 @@ class Segmenter(PorchNode):
             if self._core is not None:
                 self._core.dropped["replaced"] += self._worker.counts.replaced
             self._worker = None
+        if self._painter is not None:
+            self._painter.stop()
+            self._painter = None
 
     def cleanup(self) -> None:
         """Free the model and its memory, on the GPU too."""
@@ -126,6 +133,8 @@ class Segmenter(PorchNode):
         if busy_s > self.parameters["stuck_after_s"]:
             status.report(ERROR, f"inference has been stuck for {busy_s:.0f} s; restart the node")
         status.add({"frames per second": self._frames.per_second(), "latency p50 ms": median, "latency p95 ms": p95})
+        if self._painter is not None:
+            status.add({"pictures skipped": self._painter.counts.replaced})
         status.add(core.figures(replaced=self._worker.counts.replaced if self._worker is not None else 0))
 
     def _settings(self) -> SegmentationSettings:
@@ -159,21 +168,36 @@ class Segmenter(PorchNode):
         self._core.remember_depth(message)
 
     def _work(self, message: Any) -> None:
-        core, outputs, inputs = self._core, self._outputs, self._inputs
-        if core is None or outputs is None or inputs is None:
+        core, outputs = self._core, self._outputs
+        if core is None or outputs is None:
             return
-        result = core.segment(message, want_depth=inputs.depth is not None)
+        result = core.segment(message)
         if result is None:
             return
         frame, model, swapped = result
         if swapped:
             outputs.announce(model.classes, self.parameters["min_confidence"])
             self.get_logger().info(f"model {model.version} segments from this frame on")
-        frame = dataclasses.replace(frame, camera_matrix=inputs.camera_matrix)
-        outputs.publish(frame, model.classes, self.parameters["overlay_alpha"])
+        outputs.publish(frame)
         latency_ms = (self.get_clock().now().nanoseconds - stamp_ns(message.header)) / 1e6
         if 0 <= latency_ms < _PLAUSIBLE_LATENCY_MS:  # else the camera's clock is another one
             self._latency_ms.add(latency_ms)
+        if self._painter is not None and outputs.pictures_wanted:
+            self._painter.offer((frame, model.classes))
+
+    def _paint(self, item: tuple[Segmented, tuple[str, ...]]) -> None:
+        frame, classes = item
+        began = time.monotonic()
+        core, outputs, inputs = self._core, self._outputs, self._inputs
+        if core is None or outputs is None or inputs is None:
+            return
+        if inputs.depth is not None and outputs.points_wanted:
+            frame = dataclasses.replace(frame, depth_m=core.depth_of(frame), camera_matrix=inputs.camera_matrix)
+        outputs.publish_pictures(frame, classes, self.parameters["overlay_alpha"])
+        time.sleep(time.monotonic() - began)  # at most half of the time: masks need the interpreter, too
+
+    def _on_paint_error(self, error: Exception) -> None:
+        self.get_logger().error(f"mask without pictures: {error}", throttle_duration_sec=2.0)
 
     def _on_work_error(self, error: Exception) -> None:
         self.get_logger().error(f"frame without mask: {error}", throttle_duration_sec=2.0)
