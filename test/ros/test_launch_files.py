@@ -159,6 +159,30 @@ def test_ros2_launch_lists_the_arguments(ros2, tmp_path, path):
 
 
 @pytest.mark.gl
+def test_onboard_shows_masks_before_anything_is_taught(ros2, tmp_path):
+    import rclpy
+    import ros_graph
+    from sensor_msgs.msg import Image
+
+    ros_graph.join()
+    node = rclpy.create_node("looking_on")
+    masks: list[Image] = []
+    node.create_subscription(Image, "/segmentation/mask", masks.append, 1)
+    children = [launch(ros2, tmp_path / "camera.log", "simulate.launch.py", "objects:=milk, ketchup")]
+    arguments = ("camera:=simulator", f"data_folder:={tmp_path}")
+    children.append(launch(ros2, tmp_path / "onboard.log", "onboard.launch.py", *arguments))
+    try:
+        deadline = time.monotonic() + 90
+        while not masks and time.monotonic() < deadline:
+            rclpy.spin_once(node, timeout_sec=0.2)
+        assert masks, (tmp_path / "onboard.log").read_text()[-3000:]
+    finally:
+        node.destroy_node()
+        codes = [end(child) for child in children]
+    assert codes == [0, 0]
+
+
+@pytest.mark.gl
 def test_two_robots_side_by_side(ros2, tmp_path):
     """Simulator and onboard in two namespaces: each robot has its own topics, folders and samples."""
     import rclpy
