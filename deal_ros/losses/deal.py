@@ -26,7 +26,7 @@ from deal_ros.filters.sobel import gradient_magnitude, sobel_gradients
 
 CamActivation = Literal["minmax", "relu_max", "sigmoid", "none"]
 Averaging = Literal["published", "balanced"]
-EdgeOwner = Literal["either", "nearer"]
+EdgeOwner = Literal["either", "nearer", "nearer_only"]
 CamResample = Literal["nearest", "bilinear", "bicubic", "area"]
 
 
@@ -52,6 +52,8 @@ class DepthEdgeAlignmentConfig:
         edge_owner: which side of a depth edge may be the active one. ``either`` as published: an edge has no sign,
             and a map that is bright around the object and dark on it is as good as the right one. ``nearer`` (ours):
             where depth jumps, the edge belongs to the nearer surface, and activation must grow towards it.
+            ``nearer_only`` (ours): likewise, and edges whose side is not known (contacts, creases, noise, steps whose
+            far side the camera lost) ask for nothing.
         owner_step: jump in depth from which on ``nearer`` applies, as a fraction of depth.
         depth_control: ``aligned``; or ``shuffled``, each image meets the depth of the next one of its batch. What is
             gained with shuffled depth is not owed to depth. An image alone in its batch has loss 0 then.
@@ -193,7 +195,7 @@ def depth_edge_alignment_loss(
         return_statistics: also return :class:`AlignmentStatistics`.
 
     Returns:
-        Scalar in [−1, 1], up to 3 under ``nearer``; lower is better aligned (a perfectly flat map scores nearly −1
+        Scalar in [−1, 1], up to 3 under ``nearer`` and ``nearer_only``; lower is better aligned (a perfectly flat map scores nearly −1
         under ``published`` where edges are sparse, so a classification loss must anchor it); 0 if no image has labels
         and depth.
 
@@ -226,11 +228,13 @@ def depth_edge_alignment_loss(
         gated = edge_gate(gradient_magnitude(*slopes), config.mu)
         weighted = target[image] * share
         agreement = gated
-        if config.edge_owner == "nearer":
+        if config.edge_owner != "either":
             nearer = nearer_side(depth_m, config=config.edges, size=size, step=config.owner_step)
             nearer = _shuffled(nearer, config)[image]
             owned = nearer.any(1, keepdim=True) & (weighted > 0)
             agreement = torch.where(owned, _signed_gate(*slopes, nearer, config.mu), gated)
+            if config.edge_owner == "nearer_only":
+                agreement = agreement.masked_fill((weighted > 0) & ~owned, 0)
         loss = -(agreement * weighted).sum()
     if not return_statistics:
         return loss
