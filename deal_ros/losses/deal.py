@@ -195,9 +195,9 @@ def depth_edge_alignment_loss(
         return_statistics: also return :class:`AlignmentStatistics`.
 
     Returns:
-        Scalar in [−1, 1], up to 3 under ``nearer`` and ``nearer_only``; lower is better aligned (a perfectly flat map scores nearly −1
-        under ``published`` where edges are sparse, so a classification loss must anchor it); 0 if no image has labels
-        and depth.
+        Scalar in [−1, 1], up to 3 with edges that belong to the nearer surface; lower is better aligned (a perfectly
+        flat map scores nearly −1 under ``published`` where edges are sparse, so a classification loss must anchor it);
+        0 if no image has labels and depth.
 
     Raises:
         ValueError: if shapes or dtypes do not fit.
