@@ -24,7 +24,7 @@ FRAMES, FRAME_MS = 48, 125
 def main(bundle="models/tabletop", out="orbit.webp", scene="0", frames=FRAMES, size=(240, 320)):
     predictor = Predictor(bundle)
     config = RenderConfig(classes=predictor.classes, height=size[0], width=size[1])
-    pictures, metrics = [], SegmentationMetrics(len(predictor.classes) + 1)
+    pictures, metrics = [], SegmentationMetrics(len(predictor.classes))
     with SceneRenderer(size, shadows=True) as renderer:
         renderer.load(next(islice(planned_scenes(config, "tabletop", "test"), int(scene), None)))
         for frame in range(frames):
