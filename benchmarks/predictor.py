@@ -99,7 +99,7 @@ def agreement(predictor: Predictor, student: Student, count: int) -> float:
 
 def run(quick: bool) -> Report:
     """CPU always; CUDA where there is a device."""
-    student = taught_student(10 if quick else 60)
+    student = taught_student(60)
     rows, raw = on_cpu(student, quick)
     gpu_rows, gpu_raw = on_cuda(student, quick)
     return Report(rows + gpu_rows, {**raw, **gpu_raw})
