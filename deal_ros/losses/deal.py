@@ -26,7 +26,7 @@ from deal_ros.filters.sobel import gradient_magnitude, sobel_gradients
 
 CamActivation = Literal["minmax", "relu_max", "sigmoid", "none"]
 Averaging = Literal["published", "balanced"]
-EdgeOwner = Literal["either", "nearer", "nearer_only"]
+EdgeOwner = Literal["either", "nearer"]
 CamResample = Literal["nearest", "bilinear", "bicubic", "area"]
 
 
@@ -51,9 +51,8 @@ class DepthEdgeAlignmentConfig:
             :class:`~deal_ros.filters.depth_edges.DepthEdgeConfig`. Its ``step_level`` follows ``mu``.
         edge_owner: which side of a depth edge may be the active one. ``either`` as published: an edge has no sign,
             and a map that is bright around the object and dark on it is as good as the right one. ``nearer`` (ours):
-            where depth jumps, the edge belongs to the nearer surface, and activation must grow towards it.
-            ``nearer_only`` (ours): likewise, and edges whose side is not known (contacts, creases, noise, steps whose
-            far side the camera lost) ask for nothing.
+            where depth jumps, the edge belongs to the nearer surface, and activation must grow towards it. Sensors
+            lose depth just there: let ``edges.fill`` find the step across the hole.
         owner_step: jump in depth from which on ``nearer`` applies, as a fraction of depth.
         depth_control: ``aligned``; or ``shuffled``, each image meets the depth of the next one of its batch. What is
             gained with shuffled depth is not owed to depth. An image alone in its batch has loss 0 then.
@@ -103,7 +102,9 @@ class DepthEdgeAlignmentConfig:
         return self.resolution or (cam.shape[-2] * self.upsample, cam.shape[-1] * self.upsample)
 
 
-RECOMMENDED = DepthEdgeAlignmentConfig(average="balanced", upsample=4, edge_owner="nearer", edges=PLANE_FREE)
+RECOMMENDED = DepthEdgeAlignmentConfig(
+    average="balanced", upsample=4, edge_owner="nearer", edges=replace(PLANE_FREE, fill=2)
+)
 """What our experiments say to start from: fine edges, balanced, blind to planes, of the nearer side (method.md)."""
 
 
@@ -228,13 +229,11 @@ def depth_edge_alignment_loss(
         gated = edge_gate(gradient_magnitude(*slopes), config.mu)
         weighted = target[image] * share
         agreement = gated
-        if config.edge_owner != "either":
+        if config.edge_owner == "nearer":
             nearer = nearer_side(depth_m, config=config.edges, size=size, step=config.owner_step)
             nearer = _shuffled(nearer, config)[image]
             owned = nearer.any(1, keepdim=True) & (weighted > 0)
             agreement = torch.where(owned, _signed_gate(*slopes, nearer, config.mu), gated)
-            if config.edge_owner == "nearer_only":
-                agreement = agreement.masked_fill((weighted > 0) & ~owned, 0)
         loss = -(agreement * weighted).sum()
     if not return_statistics:
         return loss

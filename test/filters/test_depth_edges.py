@@ -170,6 +170,53 @@ def test_a_step_beside_a_hole_is_still_seen(form):
     assert float(weight.mean()) > 0.9
 
 
+def test_fill_finds_the_step_that_a_hole_hides_and_its_nearer_side():
+    """Cameras lose both sides of a step; the edge comes to lie in the middle of the hole."""
+    depth, _ = tilted_plane(1.0, 0.0, 0.4)
+    depth[..., 16:40, 24:] *= 0.8
+    depth[..., 22:26] = 0
+    blind = replace(PLANE_FREE, resample="nearest")
+    rows, hole = slice(20, 36), slice(22, 26)
+    assert float(depth_edges(depth, config=blind)[1][..., rows, hole].max()) == 0
+    assert not nearer_side(depth, config=blind)[..., rows, hole].any()
+    config = replace(blind, fill=2)
+    edges, weight = depth_edges(depth, config=config)
+    assert float(weight[..., rows, :].min()) == 1
+    assert (edges[0, 0, rows] > GATE_ZERO).any(1).all()
+    assert not (edges[0, 0, rows, :21] > GATE_ZERO).any()
+    assert not (edges[0, 0, rows, 27:] > GATE_ZERO).any()
+    side = nearer_side(depth, config=config)
+    assert (side[0, 0, rows, 23:25] > 0.9).all()  # to the right
+
+
+@settings(deadline=None, max_examples=40)
+@given(tilt_x=st.floats(-1.2, 1.2), tilt_y=st.floats(-1.2, 1.2), share=st.floats(0, 0.7), seed=st.integers(0, 2**16))
+def test_fill_continues_the_plane_that_things_stand_on(tilt_x, tilt_y, share, seed):
+    depth, nearest = tilted_plane(1.0, tilt_x, tilt_y)
+    assume(nearest > 0.15)
+    lost = torch.rand(1, 1, H // 8, W // 8, generator=torch.Generator().manual_seed(seed)) < share
+    lost = lost.repeat_interleave(8, 2).repeat_interleave(8, 3)
+    config = DepthEdgeConfig(form="lap", normalization="step", fill=3)
+    holed = depth.masked_fill(lost, 0)
+    edges, weight = depth_edges(holed, config=config)
+    assert float(edges.max()) < GATE_ZERO / 2
+    assert not nearer_side(holed, config=config)[..., 1:-1, 1:-1].any()
+    _, without = depth_edges(holed, config=replace(config, fill=0))
+    assert (weight >= without).all()
+
+
+def test_fill_does_nothing_where_there_is_no_hole_and_no_depth():
+    depth = torch.cat([box_on_wall(), torch.zeros(1, 1, H, W)])
+    config = replace(PLANE_FREE, fill=2)
+    for size in (None, (24, 32)):
+        for one, other in zip(
+            depth_edges(depth, size=size, config=config), depth_edges(depth, size=size, config=PLANE_FREE), strict=True
+        ):
+            assert torch.equal(one, other)
+        sides = [nearer_side(depth, size=size, config=c) for c in (config, PLANE_FREE)]
+        assert torch.equal(*sides)
+
+
 def test_an_image_without_depth_weighs_nothing_and_leaves_the_others_alone():
     depth = torch.cat([box_on_wall(), torch.zeros(1, 1, H, W)])
     for config in (PLANE_FREE, DepthEdgeConfig(), DepthEdgeConfig(normalization="percentile")):
@@ -261,7 +308,8 @@ def test_three_dimensional_and_half_precision_depth_are_accepted():
         ({"range_clamp": 0.0}, "range_clamp must be positive or null"),
         ({"min_depth_m": 2, "max_depth_m": 1}, "0 <= min_depth_m < max_depth_m"),
         ({"min_coverage": 0}, "min_coverage must be in"),
-        ({"dilation": -1}, "dilation must be >= 0"),
+        ({"dilation": -1}, "dilation and fill must be >= 0, got -1 and 0"),
+        ({"fill": -1}, "dilation and fill must be >= 0, got 0 and -1"),
         ({"form": "lap", "normalization": "input_minmax"}, "needs a Sobel form"),
     ],
 )
