@@ -130,6 +130,16 @@ def test_activation_and_masks_of_the_real_frame_lie_on_its_objects(real):
     assert min(iou["rgb"], iou["rgbd"]) > iou["none"] + 0.05
 
 
+def test_most_outlines_of_the_real_frame_are_found_across_its_holes(real):
+    """Half of the frame has no depth, and it is missing where objects end."""
+    example, (sample, truth, *_), _ = real
+    without = example.outlines_in_depth(sample.depth_m, truth, 0)
+    found, precise, right = example.outlines_in_depth(sample.depth_m, truth, 2)
+    assert found > 0.8 > without[0] + 0.2
+    assert precise > without[1] - 0.1
+    assert right > 0.7  # some objects lie behind others, or behind the rim of the tote
+
+
 def test_the_picture_of_the_real_frame_shows_holes_as_holes(real):
     _, (sample, *_), path = real
     sheet = cv2.imread(str(path))
