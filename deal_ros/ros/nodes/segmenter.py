@@ -191,10 +191,12 @@ class Segmenter(PorchNode):
         core, outputs, inputs = self._core, self._outputs, self._inputs
         if core is None or outputs is None or inputs is None:
             return
-        if inputs.depth is not None and outputs.points_wanted:
-            frame = dataclasses.replace(frame, depth_m=core.depth_of(frame), camera_matrix=inputs.camera_matrix)
-        outputs.publish_pictures(frame, classes, self.parameters["overlay_alpha"])
-        time.sleep(time.monotonic() - began)  # at most half of the time: masks need the interpreter, too
+        try:
+            if inputs.depth is not None and outputs.points_wanted:
+                frame = dataclasses.replace(frame, depth_m=core.depth_of(frame), camera_matrix=inputs.camera_matrix)
+            outputs.publish_pictures(frame, classes, self.parameters["overlay_alpha"])
+        finally:
+            time.sleep(time.monotonic() - began)  # at most half of the time: masks need the interpreter, too
 
     def _on_paint_error(self, error: Exception) -> None:
         self.get_logger().error(f"mask without pictures: {error}", throttle_duration_sec=2.0)
