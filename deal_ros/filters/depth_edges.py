@@ -122,8 +122,9 @@ def depth_edges(
     """Depth image → edge map in [0, 1] and the weight with which each of its pixels may be used.
 
     The depth form is taken first and resampled then, so that planes stay planes. Invalid pixels are masked before
-    resampling, and no response is ever taken across one: a hole is never an edge. A pixel has weight 0 where its
-    edge kernel touches an invalid one; ``lap`` and ``stp`` judge by the directions that do not, and weigh their share.
+    resampling, and no response is ever taken across one: a hole is never an edge, unless ``fill`` has closed it and its
+    sides differ. A pixel has weight 0 where its edge kernel touches an invalid one; ``lap`` and ``stp`` judge by the
+    directions that do not, and weigh their share.
 
     Args:
         depth_m: float (B, 1, H, W) or (B, H, W), metres; 0, negative, NaN and ±Inf are invalid. Relative depth of a

@@ -3,12 +3,23 @@
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
-from deal_ros.filters import GATE_ZERO, PLANE_FREE, DepthEdgeConfig, depth_edges, nearer_side
+from deal_ros.filters import (
+    GATE_ZERO,
+    PLANE_FREE,
+    DepthEdgeConfig,
+    DepthNoiseConfig,
+    add_depth_noise,
+    depth_edges,
+    nearer_side,
+    realsense_like,
+)
 from deal_ros.filters.depth_edges import _FORMS
 
 SOBEL_FORMS = ("metric", "log", "inverse", "relative")
@@ -187,6 +198,34 @@ def test_fill_finds_the_step_that_a_hole_hides_and_its_nearer_side():
     assert not (edges[0, 0, rows, 27:] > GATE_ZERO).any()
     side = nearer_side(depth, config=config)
     assert (side[0, 0, rows, 23:25] > 0.9).all()  # to the right
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [realsense_like(1), realsense_like(4), DepthNoiseConfig(missing=0.6)],
+    ids=["realsense", "four times that", "60 % missing"],
+)
+def test_fill_finds_the_nearer_side_under_the_noise_of_a_camera(noise):
+    """Boxes on a slanted table: what is known of sides on perfect depth is known on bad depth, and points there."""
+    depth, _ = tilted_plane(1.0, 0.1, 0.5, height=240, width=320, focal=280.0)
+    for top, left in ((40, 40), (60, 180), (140, 100), (150, 230)):
+        depth[..., top : top + 50, left : left + 40] *= 0.85
+    size, config = (60, 80), DepthEdgeConfig(form="lap", normalization="step", range_clamp=1.6)
+    noisy = torch.from_numpy(add_depth_noise(depth[0, 0].numpy(), noise, np.random.default_rng(0)))[None]
+    clean = nearer_side(depth, config=config, size=size)
+    known = clean.any(1)
+    around = torch.stack([clean.roll((y, x), (2, 3)) for y in (-1, 0, 1) for x in (-1, 0, 1)])
+
+    def found(fill):
+        """Share of the known cells beside which a side is found, and share of the sides there that point alike."""
+        side = nearer_side(noisy, config=replace(config, fill=fill), size=size)
+        met = F.max_pool2d(side.any(1).float(), 3, stride=1, padding=1) > 0
+        alike = (around * side).sum(2).amax(0) > 0.5
+        return float(met[known].float().mean()), float(alike[side.any(1) & around.any(2).any(0)].float().mean())
+
+    assert found(0)[0] < 0.9
+    assert found(2)[0] > 0.95
+    assert found(2)[1] > 0.98
 
 
 @settings(deadline=None, max_examples=40)
