@@ -17,12 +17,16 @@ ARGUMENTS = (
 
 
 def build(arguments: launching.Arguments) -> list:
-    """Collector, trainer and segmenter, each a process of its own, and RViz if wanted."""
-    nodes = [
+    """Collector, trainer and segmenter, each a process of its own, and RViz if wanted.
+
+    Where nobody said yet what to learn, there is nothing to collect or to train, and only the segmenter starts.
+    """
+    learners = [
         launching.start(arguments, "sample_collector", ("store", "classes")),
         launching.start(arguments, "trainer", ("store", "models_folder", "recipe"), recipe=arguments.recipe()),
-        launching.start(arguments, "segmenter", ("models_folder", "fallback_model"), model=arguments["model"]),
     ]
+    segmenter = launching.start(arguments, "segmenter", ("models_folder", "fallback_model"), model=arguments["model"])
+    nodes = [*(learners if arguments.can_learn() else []), segmenter]
     return [*nodes, launching.rviz(arguments)] if arguments["rviz"] == "true" else nodes
 
 

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Record what `deal import` reads, to train elsewhere: ``ros2 launch deal_ros record.launch.py bag:=FOLDER``."""
 
+import os
+
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument, ExecuteProcess
 
@@ -35,6 +37,7 @@ def build(arguments: launching.Arguments) -> list:
     command = ["ros2", "bag", "record", "--storage", arguments["storage"]]
     command += ["--output", arguments["bag"]] if arguments["bag"] else []
     command += ["--use-sim-time"] if arguments["use_sim_time"] == "true" else []
+    command += [] if os.environ.get("ROS_DISTRO") == "humble" else ["--topics"]  # Humble only knows them without
     return [ExecuteProcess(cmd=[*command, *absolute], output="screen", sigterm_timeout="30")]
 
 

@@ -6,7 +6,7 @@ from launch import LaunchDescription
 
 from deal_ros.ros import launching
 
-ARGUMENTS = (*launching.COMMON, launching.CAMERA[0], *launching.LEARNING, launching.RECIPE)
+ARGUMENTS = (*launching.COMMON, launching.LEARNING[1], launching.RECIPE)
 
 
 def build(arguments: launching.Arguments) -> list:

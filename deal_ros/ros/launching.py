@@ -7,7 +7,9 @@ Needs the ROS package ``launch_ros``, and is imported by launch files only.
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -106,12 +108,18 @@ class Arguments:
 
     def overrides(self) -> dict[str, Any]:
         """Parameters above the user's file: arguments that were really given."""
-        given: dict[str, Any] = {"use_sim_time": self["use_sim_time"] == "true"}
+        given: dict[str, Any] = {"use_sim_time": True} if self["use_sim_time"] == "true" else {}
         if self["data_folder"]:
             given.update(self._folders(self["data_folder"]))
         if self["classes"]:
             given["classes"] = [name.strip() for name in self["classes"].split(",")]
         return given
+
+    def can_learn(self) -> bool:
+        """Whether anybody said what to learn: now, in a file of parameters, or to a store that is there."""
+        folders = {**self._folders("~/.ros/deal"), **self.defaults(), **self.overrides()}
+        there = (Path(folders["store"]).expanduser() / "store.json").is_file()
+        return bool(self["classes"] or self["params_file"]) or there
 
     def recipe(self) -> str:
         """Return the recipe file; a bare name means one of ours."""
@@ -150,7 +158,7 @@ def start(arguments: Arguments, executable: str, parameters: Sequence[str] = (),
     """
     wanted = {"use_sim_time", *parameters}
     layers: list[Any] = [str(config_folder() / f"{executable}.yaml")]
-    layers.append({key: value for key, value in arguments.defaults().items() if key in wanted})
+    layers.append(_for_every_node({key: value for key, value in arguments.defaults().items() if key in wanted}))
     if arguments["params_file"]:
         layers.append(str(Path(arguments["params_file"]).expanduser()))
     layers.append({key: value for key, value in arguments.overrides().items() if key in wanted})
@@ -171,6 +179,19 @@ def start(arguments: Arguments, executable: str, parameters: Sequence[str] = (),
         # Long enough for a node that is about to write; ours end within two seconds.
         sigterm_timeout="5",
     )
+
+
+def _for_every_node(parameters: dict[str, Any]) -> str:
+    """Write a parameter file of the lowest rank, ``/**``.
+
+    launch_ros writes what it is given as a mapping under the node's full name, and rcl prefers that to any ``/**`` of a
+    file that comes later: a user's file could not override it.
+    """
+    if not parameters:
+        return ""
+    with tempfile.NamedTemporaryFile("w", prefix="deal_ros_", suffix=".yaml", delete=False) as file:
+        json.dump({"/**": {"ros__parameters": parameters}}, file)
+    return file.name
 
 
 def _remap(ours: str, theirs: str) -> list[tuple[str, str]]:

@@ -14,7 +14,7 @@ from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from deal_ros.ros.diagnostics import ERROR, DiagnosticsPublisher, Status, process_figures
 from deal_ros.ros.parameters import NodeParameters
-from deal_ros.ros.qos import MatchedSubscription
+from deal_ros.ros.qos import LatchedSubscription, MatchedSubscription
 from deal_ros.ros.tables import Parameter
 
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
@@ -35,6 +35,7 @@ class PorchNode(LifecycleNode):
         super().__init__(name)
         self.state = UNCONFIGURED
         self.inputs: dict[str, MatchedSubscription] = {}
+        self.latched: LatchedSubscription | None = None
         self._failure = ""
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._forward = forward_logging(self)
@@ -174,6 +175,8 @@ class PorchNode(LifecycleNode):
     def _follow_inputs(self) -> None:
         for subscription in list(self.inputs.values()):
             subscription.follow()
+        if self.latched is not None:
+            self.latched.follow()
 
 
 class _ForwardToRos(logging.Handler):

@@ -142,6 +142,43 @@ class MatchedSubscription:
         )
 
 
+class LatchedSubscription:
+    """A subscription to what is latched, which publishers that latch nothing reach as well.
+
+    It asks for the last message of those who keep it. DDS does not match it then with publishers of the default QoS,
+    such as ``ros2 topic pub`` or an application's; when one appears, it subscribes again as volatile, and stays so:
+    what was latched long ago must not come a second time over what was said since.
+
+    Args:
+        node: owner; its executor calls :meth:`follow` through a timer of the node.
+        message_type: for example ``std_msgs.msg.String``.
+        topic: relative name; remapping applies.
+        callback: called with each message; exceptions are the caller's to catch.
+    """
+
+    def __init__(self, node: Node, message_type: type, topic: str, callback: Callable[[Any], None]) -> None:
+        self.topic = node.resolve_topic_name(topic)
+        self._node, self._type, self._callback = node, message_type, callback
+        self._volatile = False
+        self._subscription = node.create_subscription(message_type, self.topic, callback, LATCHED)
+
+    def follow(self) -> None:
+        """Look at the publishers. Call about once a second."""
+        offered = [info.qos_profile.durability for info in self._node.get_publishers_info_by_topic(self.topic)]
+        if self._volatile or DurabilityPolicy.VOLATILE not in offered:
+            return
+        self._volatile = True
+        self._node.get_logger().info(f"{self.topic}: subscribing again as volatile, to match its publishers")
+        self.destroy()
+        self._subscription = self._node.create_subscription(
+            self._type, self.topic, self._callback, profile("reliable", depth=1)
+        )
+
+    def destroy(self) -> None:
+        """Unsubscribe."""
+        self._node.destroy_subscription(self._subscription)
+
+
 def create_publisher(node: Node, message_type: type, topic: str, qos: QoSProfile) -> Any:
     """Create a publisher that logs a subscriber with incompatible QoS together with both policies."""
     resolved = node.resolve_topic_name(topic)

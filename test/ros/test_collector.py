@@ -60,6 +60,22 @@ def test_labelled_frames_are_stored_whatever_the_publisher_offers_and_when_it_ch
         assert sample.camera_matrix[0, 0] == 50.0
 
 
+def test_labels_of_a_publisher_that_latches_nothing_are_heard(graph, tmp_path):
+    """`ros2 topic pub`, Foxglove and most applications publish with the default QoS, which a latched reader refuses."""
+    node, status = start(graph, tmp_path)
+    before = graph.latched("labels")
+    before.publish(String(data="ketchup"))
+    graph.wait(lambda: status().get("labels") == ["ketchup"], "latched labels")
+    plain = graph.latched("labels", qos=10)
+    graph.wait(lambda: plain.get_subscription_count() > 0, "a match")
+    plain.publish(String(data="milk"))
+    graph.wait(lambda: status()["labels"] == ["milk"], "labels")
+    time.sleep(1.2)
+    assert status()["labels"] == ["milk"], "what was latched before has not come again"
+    before.publish(String(data="milk, ketchup"))
+    graph.wait(lambda: status()["labels"] == ["ketchup", "milk"], "both are heard")
+
+
 def test_bad_input_is_named_and_the_node_stays_up(graph, tmp_path):
     node, status = start(graph, tmp_path)
     labels = graph.latched("labels")

@@ -46,8 +46,8 @@ def declared(path: Path) -> set[str]:
                 text = ast.unparse(item)
                 if isinstance(item, ast.Starred) or text in {"launching.RECIPE", "launching.MODEL", "launching.RVIZ"}:
                     names += groups[text.removeprefix("*").removeprefix("launching.")]
-                elif text == "launching.CAMERA[0]":
-                    names.append("camera")
+                elif text == "launching.LEARNING[1]":
+                    names.append("data_folder")
     return set(names)
 
 
@@ -158,6 +158,39 @@ def test_ros2_launch_lists_the_arguments(ros2, tmp_path, path):
         assert f"'{name}'" in log.read_text()
 
 
+def test_a_params_file_beats_our_defaults_and_given_arguments_beat_it(ros2, tmp_path):
+    """Whatever rank its entries have: rcl prefers a node's own section to /** even of a file that comes later."""
+    import rclpy
+    import ros_graph
+    from rcl_interfaces.srv import GetParameters
+
+    params = tmp_path / "params.yaml"
+    every = {"models_folder": str(tmp_path / "mine"), "fallback_model": ""}
+    one = {"store": str(tmp_path / "mine" / "store"), "classes": ["vase"]}
+    sections = {"/**": {"ros__parameters": every}, "/**/sample_collector": {"ros__parameters": one}}
+    params.write_text(yaml.safe_dump(sections))
+    ros_graph.join()
+    node = rclpy.create_node("asking")
+    arguments = ("namespace:=robot9", f"params_file:={params}", "classes:=milk", "camera:=simulator")
+    child = launch(ros2, tmp_path / "log", "onboard.launch.py", *arguments)
+
+    def values(of: str, *names: str) -> list:
+        client = node.create_client(GetParameters, f"/robot9/{of}/get_parameters")
+        assert client.wait_for_service(60), (tmp_path / "log").read_text()[-3000:]
+        future = client.call_async(GetParameters.Request(names=list(names)))
+        rclpy.spin_until_future_complete(node, future, timeout_sec=30)
+        return [v.string_value or list(v.string_array_value) for v in future.result().values]
+
+    try:
+        assert values("sample_collector", "store", "classes") == [one["store"], ["milk"]]
+        assert values("trainer", "models_folder") == [every["models_folder"]]
+        assert values("segmenter", "models_folder", "fallback_model") == [every["models_folder"], []]
+    finally:
+        node.destroy_node()
+        code = end(child)
+    assert code == 0
+
+
 @pytest.mark.gl
 def test_onboard_shows_masks_before_anything_is_taught(ros2, tmp_path):
     import rclpy
@@ -176,6 +209,7 @@ def test_onboard_shows_masks_before_anything_is_taught(ros2, tmp_path):
         while not masks and time.monotonic() < deadline:
             rclpy.spin_once(node, timeout_sec=0.2)
         assert masks, (tmp_path / "onboard.log").read_text()[-3000:]
+        assert "[ERROR]" not in (tmp_path / "onboard.log").read_text()
     finally:
         node.destroy_node()
         codes = [end(child) for child in children]

@@ -24,7 +24,7 @@ from deal_ros.ros.collection import Collection, CollectionError, Labelled, Limit
 from deal_ros.ros.diagnostics import ERROR, WARN, Status
 from deal_ros.ros.lifecycle import ACTIVE, PorchNode
 from deal_ros.ros.pairs import CameraPairs
-from deal_ros.ros.qos import LATCHED, create_publisher
+from deal_ros.ros.qos import LATCHED, LatchedSubscription, create_publisher
 from deal_ros.ros.run import end_process, run_node
 from deal_ros.ros.tables import SAMPLE_COLLECTOR
 from deal_ros.ros.worker import LatestWins
@@ -70,7 +70,7 @@ class SampleCollector(PorchNode):
         self._newest = None
         self._worker = LatestWins(self._work, "collector", self._on_work_error)
         self._pairs = CameraPairs(self, self._on_pair)
-        self._subscription = self.create_subscription(String, "labels", self.guard(self._on_labels), LATCHED)
+        self.latched = LatchedSubscription(self, String, "labels", self.guard(self._on_labels))
         self._report()
 
     def deactivate(self) -> None:
@@ -78,7 +78,9 @@ class SampleCollector(PorchNode):
         if self._pairs is not None:
             self._pairs.destroy()
             self._pairs = None
-            self.destroy_subscription(self._subscription)
+        if self.latched is not None:
+            self.latched.destroy()
+            self.latched = None
         if self._worker is not None:
             self._worker.stop()
             self._worker = None

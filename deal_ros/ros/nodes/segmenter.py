@@ -25,7 +25,7 @@ from deal_ros.ros.inputs import CameraInputs
 from deal_ros.ros.lifecycle import ACTIVE, PorchNode
 from deal_ros.ros.models import ModelPathError, confine
 from deal_ros.ros.outputs import SegmentationOutputs, Segmented
-from deal_ros.ros.qos import LATCHED
+from deal_ros.ros.qos import LatchedSubscription
 from deal_ros.ros.run import end_process, run_node
 from deal_ros.ros.segmentation import Segmentation, SegmentationSettings
 from deal_ros.ros.tables import SEGMENTER
@@ -81,14 +81,16 @@ class Segmenter(PorchNode):
         self._painter = LatestWins(self._paint, "painter", self._on_paint_error)
         self._worker = LatestWins(self._work, "segmenter", self._on_work_error)
         self._inputs = CameraInputs(self, self._on_rgb, self._on_depth, depth=False)
-        self._subscription = self.create_subscription(String, "model", self.guard(self._on_model), LATCHED)
+        self.latched = LatchedSubscription(self, String, "model", self.guard(self._on_model))
 
     def deactivate(self) -> None:
         """Unsubscribe; the frames at work are finished."""
         if self._inputs is not None:
             self._inputs.destroy()
             self._inputs = None
-            self.destroy_subscription(self._subscription)
+        if self.latched is not None:
+            self.latched.destroy()
+            self.latched = None
         if self._worker is not None:
             self._worker.stop()
             if self._core is not None:
