@@ -169,7 +169,7 @@ SAMPLE_COLLECTOR = (
     Parameter("store", "~/.ros/deal/store", "Folder of the sample store; made when missing.", changes=CONFIGURE),
     Parameter("classes", (), "Class names in id order; empty: those that the store has.", changes=CONFIGURE),
     Parameter("automatic", True, "Store keyframes by themselves while labels are set; false: only on ~/capture."),
-    Parameter("sequence", "", "Name of the recording; empty: a new name whenever the labels change."),
+    Parameter("sequence", "", "Name of the recording, from the next labels on; empty: a new one whenever they change."),
     Parameter("min_interval_s", 0.5, "Least time between two keyframes; 0 switches the test off.", (0.0, 3600.0)),
     Parameter("min_view_change", 0.1, "Least change since the last keyframe; 1 degree is about 0.1.", (0.0, 2.0)),
     Parameter("min_sharpness", 0.5, "Least sharpness beside that of the frames before; 0 keeps all.", (0.0, 1.0)),
