@@ -45,7 +45,7 @@ setup(
         "PyYAML",
         "safetensors",
         "timm>=1.0",
-        "torch>=2.1",
+        "torch>=2.5",
         "tqdm",
     ],
     extras_require={

@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
         reports: dict[str, Any] = {"ranks": ranks, "should_stop": should_stop}
         reports["on_progress"] = progress_reporter(args.progress) if ranks.first else ignore_progress
         if args.bundle is not None:
-            student, _ = read_bundle(args.bundle)
-            figures = evaluate_student(dataset, student, config, **reports)
+            student, spec = read_bundle(args.bundle)
+            figures = evaluate_student(dataset, student, config, input_size=spec.input_size, **reports)
         elif args.labels is not None:
             figures = evaluate_labels(dataset, args.labels, config, **reports)
         else:

@@ -72,13 +72,15 @@ class Ranks:
 
 
 def choose_device(name: str = "auto", local_rank: int = 0) -> torch.device:
-    """``auto`` takes a CUDA device if there is one; anything else is a torch device name.
+    """``auto`` takes a CUDA device if there is one; anything else is a torch device name. ``cuda`` is that of the rank.
 
     Raises:
         ValueError: if the device is not there.
     """
     if name == "auto":
-        name = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -27,6 +27,7 @@ from deal_ros.metrics import SegmentationMetrics, contour_f_score, mean_average_
 from deal_ros.pseudo_labels import ThresholdSweep
 from deal_ros.sample import Sample
 from deal_ros.students import InferenceConfig, Student, segment
+from deal_ros.students.pixels import Size, network_size
 
 STAGE = "evaluate"
 SWEEP = tuple(round(0.01 * i, 2) for i in range(1, 100))
@@ -40,8 +41,10 @@ class EvaluateConfig:
     Args:
         samples: most samples per measurement, evenly spread over the data set; 0 takes all.
         contours: also compute the contour F-score (a tenth of a second per 640×480 image).
-        inference: how students are asked: windows, scales, mirrors; single-shot by default, as on a robot.
-        longest_side: students see images no larger than this; 0 leaves them as they are.
+        inference: how students are asked. Single-shot by default, at the size that a robot's predictor would choose;
+            windows and several scales are of the image's own size, as in papers.
+        longest_side: with windows or several scales, students see images no larger than this; 0 leaves them as they
+            are.
     """
 
     samples: int = 0
@@ -130,6 +133,7 @@ def evaluate_student(
     student: Student,
     config: EvaluateConfig = EvaluateConfig(),
     *,
+    input_size: Size | None = None,
     ranks: Ranks | None = None,
     on_progress: ProgressCallback = ignore_progress,
     should_stop: StopRequested = never_stop,
@@ -140,6 +144,8 @@ def evaluate_student(
         dataset: its classes must be the student's.
         student: in evaluation mode; read one with ``students.read_bundle``.
         config: see :class:`EvaluateConfig`.
+        input_size: height and width that it was trained on, ``BundleSpec.input_size``; ``None`` asks it at the size of
+            each image.
         ranks: this process among its peers.
         on_progress: called after every image.
         should_stop: asked before every image.
@@ -160,7 +166,7 @@ def evaluate_student(
     strongest = torch.zeros(len(chosen), student.num_classes, dtype=torch.float32)
     labels = torch.full_like(strongest, -1)
     for row, sample, _ in _walk(dataset, chosen, ranks, on_progress, should_stop):
-        probabilities = student_probabilities(student, sample, config, ranks.device)
+        probabilities = student_probabilities(student, sample, config, ranks.device, input_size)
         strongest[row] = probabilities[1:].amax((1, 2)).cpu()
         if sample.labels is not None:
             labels[row] = torch.from_numpy(label_vector(sample.labels, dataset.classes))
@@ -172,14 +178,24 @@ def evaluate_student(
     return figures
 
 
-def student_probabilities(student: Student, sample: Sample, config: EvaluateConfig, device: torch.device) -> Tensor:
-    """Class probabilities float (K+1, H, W) of one sample at its own size."""
+def student_probabilities(
+    student: Student,
+    sample: Sample,
+    config: EvaluateConfig,
+    device: torch.device,
+    input_size: Size | None = None,
+) -> Tensor:
+    """Class probabilities float (K+1, H, W) of one sample at its own size; see :func:`evaluate_student`."""
     rgb = torch.from_numpy(sample.rgb).permute(2, 0, 1)[None].to(device)
-    size = sample.size
-    if config.longest_side and max(size) > config.longest_side:
+    size = asked = sample.size
+    inference = config.inference
+    if input_size is not None and inference.window is None and inference.scales == (1.0,):
+        asked = network_size(size, input_size)
+    elif config.longest_side and max(size) > config.longest_side:
         scale = config.longest_side / max(size)
-        smaller = [max(32, round(side * scale)) for side in size]
-        rgb = F.interpolate(rgb.float() / 255, smaller, mode="bilinear", align_corners=False, antialias=True)
+        asked = max(32, round(size[0] * scale)), max(32, round(size[1] * scale))
+    if asked != size:
+        rgb = F.interpolate(rgb.float() / 255, asked, mode="bilinear", align_corners=False, antialias=True)
     probabilities = segment(student, rgb, config.inference)
     if probabilities.shape[-2:] != size:
         probabilities = F.interpolate(probabilities, size, mode="bilinear", align_corners=False)

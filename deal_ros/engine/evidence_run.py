@@ -205,11 +205,15 @@ class EvidenceRun:
             wall["train_student_s"], began = spent["seconds"], time.monotonic() - before
             record["trained"] = sorted({*record.get("trained", []), *spent["commits"]})
             record |= {"labels": labels, "agreement": student.agreement, "student": {}}
-            network_of_student, _ = read_bundle(student.bundle)
+            network_of_student, spec = read_bundle(student.bundle)
             measured = replace(recipe.evaluate, samples=samples)
             for domain in evidence.domains:
                 record["student"][domain] = evaluate_student(
-                    self._open(domain, split, DepthCondition()), network_of_student, measured, **self._reports()
+                    self._open(domain, split, DepthCondition()),
+                    network_of_student,
+                    measured,
+                    input_size=spec.input_size,
+                    **self._reports(),
                 )
         wall["measure_s"] = time.monotonic() - began
         record["wall"] = {name: round(value, 1) for name, value in wall.items()}

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,8 +28,15 @@ from deal_ros.losses.weighting import LossWeight, LossWeightConfig, gradient_nor
 LOSS_TERMS = ("isl", "fsl", "deal")
 LOSS_CHOICES = ("none", "isl,fsl", "deal", "isl,fsl,deal")
 """The rows of the paper's tables; any other combination of :data:`LOSS_TERMS` works as well."""
-GAP_TERMS = ("classification", "patches")
-"""Terms of CAM networks that average the raw maps over the image: ISL takes over a share of them."""
+
+
+def gap_terms(terms: Iterable[str]) -> set[str]:
+    """Those of a CAM network's terms that average its raw maps over the image: ISL takes over a share of them.
+
+    Where ``cam_classification`` is one, the scores of ``classification`` come from elsewhere.
+    """
+    terms = set(terms)
+    return terms & ({"cam_classification"} if "cam_classification" in terms else {"classification", "patches"})
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,8 @@ class CamObjective(nn.Module):
                 sampled = importance_sampling_loss(raw, labels, config=self.config.isl)
                 log["isl"] = float(sampled.detach())
                 share = self.config.isl_share
-                terms = {n: t * (1 - share) if n in GAP_TERMS else t for n, t in terms.items()}
+                averaged = gap_terms(terms)
+                terms = {n: t * (1 - share) if n in averaged else t for n, t in terms.items()}
                 terms["isl"] = share * sampled
             main = torch.stack(list(terms.values())).sum()
             loss = main

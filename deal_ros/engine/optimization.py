@@ -32,10 +32,12 @@ class OptimizationConfig:
         warmup_steps: linear rise from zero at the start.
         clip_norm: largest gradient norm over all parameters; ``None`` for no limit.
         precision: ``auto`` is bf16 on CUDA devices that have it, fp16 on others, and fp32 on the CPU, where lower
-            precision was measured slower. Losses are always computed in fp32.
+            precision was measured slower. DEAL, ISL and FSL are always computed in fp32, a network's own losses in
+            that of its scores.
         batchnorm: ``frozen`` keeps the statistics that a backbone was trained with, as SEAM does; ``batch`` uses each
             batch's (over all ranks on CUDA).
-        deterministic: on CUDA, choose kernels that repeat bit by bit (slower; the CPU always does).
+        deterministic: on CUDA, choose kernels that repeat bit by bit (slower; the CPU always does). Where there is
+            none torch warns; DEAL's ``resample: bicubic`` is such a case, ``bilinear`` is not.
         seed: of everything random.
     """
 
@@ -163,5 +165,7 @@ def _autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "auto":
         if device.type != "cuda":
             return None
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        # Older GPUs emulate bf16, which torch calls supported, without cuDNN. ROCm has it everywhere.
+        fast = torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if fast else torch.float16
     return {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -17,11 +17,13 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from deal_ros.config import to_mapping
 from deal_ros.datasets import open_dataset
@@ -40,6 +42,7 @@ from deal_ros.engine.report import rows_of, write_report
 from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.train_cam import TrainCamResult, load_cam, train_cam, without_losses
 from deal_ros.engine.train_student import TrainStudentResult, train_student
+from deal_ros.sample import Sample
 from deal_ros.students import read_bundle
 from deal_ros.visualization import colorize_depth, contact_sheet, heatmap, overlay, save_png
 
@@ -161,18 +164,26 @@ def _evaluate(
         if run is cam:
             chosen = {"truth-free" if recipe.pseudo_label.labels.mode == "contour" else "chosen": labels.threshold}
             figures["cam"][losses]["refined"] = measure(chosen, True)
-    network_of_student, _ = read_bundle(student.bundle)
+    network_of_student, spec = read_bundle(student.bundle)
     tests = dict(data.test) or {"held-out" if data.validation is not None else "train": data.validation or data.train}
     for name, test in tests.items():
-        figures["student"][name] = evaluate_student(test, network_of_student, recipe.evaluate, **reports)
+        figures["student"][name] = evaluate_student(
+            test, network_of_student, recipe.evaluate, input_size=spec.input_size, **reports
+        )
     figures["agreement"] = student.agreement
     figures["fractions"] = labels.fractions
     if ranks.first:
-        network_of_student.to(ranks.device)
+        ask = partial(
+            student_probabilities,
+            network_of_student.to(ranks.device),
+            config=recipe.evaluate,
+            device=ranks.device,
+            input_size=spec.input_size,
+        )
         view = next(iter(tests.values()))
-        rows, titles = _pictures(data, makers, labels, network_of_student, recipe, ranks)
+        rows, titles = _pictures(data, makers, labels, ask)
         save_png(out / "overlays.png", contact_sheet(rows, titles))
-        rows, titles = _student_pictures(view, network_of_student, recipe, ranks)
+        rows, titles = _student_pictures(view, ask)
         save_png(out / "student.png", contact_sheet(rows, titles))
         refined = figures["cam"][recipe.train_cam.losses.terms]["refined"]
         if refined["samples"]:
@@ -205,9 +216,7 @@ def _pictures(
     data: ExperimentData,
     makers: dict[str, CamMaker],
     labels: PseudoLabelResult,
-    student: Any,
-    recipe: Recipe,
-    ranks: Ranks,
+    ask: Callable[[Sample], Tensor],
 ) -> tuple[list[list[NDArray[np.uint8]]], list[str]]:
     """Rows of image · depth · activations · pseudo-label · student · truth, on training samples."""
     classes = tuple(data.train.classes)
@@ -221,8 +230,7 @@ def _pictures(
             row.append(heatmap(cam[present].amax(0).cpu().numpy() if present.any() else cam[0].numpy(), sample.rgb))
         path = map_path(labels.folder, data.train.sample_id(index))
         row.append(overlay(sample.rgb, read_map(path, len(classes)), classes))
-        probabilities = student_probabilities(student, sample, recipe.evaluate, ranks.device)
-        row.append(overlay(sample.rgb, probabilities.argmax(0).byte().cpu().numpy(), classes))
+        row.append(overlay(sample.rgb, ask(sample).argmax(0).byte().cpu().numpy(), classes))
         truth = sample.mask if sample.mask is not None else np.full(sample.size, 255, np.uint8)
         row.append(overlay(sample.rgb, truth, classes))
         rows.append([_fitted(tile, rows[0][0].shape if rows else row[0].shape) for tile in row])
@@ -230,14 +238,14 @@ def _pictures(
 
 
 def _student_pictures(
-    dataset: SampleDataset, student: Any, recipe: Recipe, ranks: Ranks
+    dataset: SampleDataset, ask: Callable[[Sample], Tensor]
 ) -> tuple[list[list[NDArray[np.uint8]]], list[str]]:
     """Rows of image · student · truth on images that the student is measured on."""
     classes = tuple(dataset.classes)
     rows: list[list[NDArray[np.uint8]]] = []
     for index in spread(list(range(len(dataset))), OVERLAYS):
         sample = dataset[index]
-        mask = student_probabilities(student, sample, recipe.evaluate, ranks.device).argmax(0).byte().cpu().numpy()
+        mask = ask(sample).argmax(0).byte().cpu().numpy()
         truth = sample.mask if sample.mask is not None else np.full(sample.size, 255, np.uint8)
         row = [sample.rgb, overlay(sample.rgb, mask, classes), overlay(sample.rgb, truth, classes)]
         rows.append([_fitted(tile, rows[0][0].shape if rows else row[0].shape) for tile in row])

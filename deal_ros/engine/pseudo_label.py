@@ -208,7 +208,9 @@ def _threshold(
 ) -> float:
     """Choose the background threshold, unless an earlier start did, and write it; ``made`` gets the maps it used."""
     options, stored = config.labels, folder / THRESHOLD
-    if stored.exists():
+    chosen = stored.exists()
+    ranks.barrier()  # all look before the first one writes: they must take the same way
+    if chosen:
         return float(json.loads(stored.read_text(encoding="utf-8"))["threshold"])
     if options.mode == "fixed":
         choice: dict[str, Any] = {"mode": "fixed", "threshold": options.threshold}
@@ -240,7 +242,6 @@ def _threshold(
         choice["score"] = None if math.isnan(found.score) else found.score
     if ranks.first:
         write_text(stored, json.dumps(choice, indent=2) + "\n")
-    ranks.barrier()
     return float(choice["threshold"])
 
 

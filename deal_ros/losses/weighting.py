@@ -14,6 +14,8 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
+_LOSS_SCALE = 2.0**16
+
 
 @dataclass(frozen=True)
 class LossWeightConfig:
@@ -203,8 +205,9 @@ def gradient_norm(loss: Tensor, at: Tensor) -> float:
     """
     if not loss.requires_grad:
         return 0.0
-    (gradient,) = torch.autograd.grad(loss, at, retain_graph=True, allow_unused=True)
-    return 0.0 if gradient is None else float(gradient.float().norm())
+    # Through maps in half precision a plain gradient would underflow to 0.
+    (gradient,) = torch.autograd.grad(loss * _LOSS_SCALE, at, retain_graph=True, allow_unused=True)
+    return 0.0 if gradient is None else float(gradient.float().norm()) / _LOSS_SCALE
 
 
 def _usable(norm: float) -> bool:

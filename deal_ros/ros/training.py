@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 import time
@@ -164,15 +165,20 @@ class Training:
                 lacking = ", ".join(f"{name}: {count} more" for name, count in sorted(missing.items()))
                 raise TrainingError(f"too few samples, at least {min_samples} per class are needed; missing {lacking}")
             models_folder.mkdir(parents=True, exist_ok=True)
-            request = {"recipe": str(recipe), "store": str(store), "options": list(options)}
+            digest = hashlib.sha256(recipe.read_bytes()).hexdigest()  # an edited recipe is another run
+            request = {"recipe": str(recipe), "sha256": digest, "store": str(store), "options": list(options)}
             run, resumed = self._choose_run(models_folder, request, resume)
             run.mkdir(parents=True, exist_ok=True)
             note = {**request, "run": str(run), "state": RUNNING, "bundle": str(last_bundle(models_folder) or "")}
             self._write_note(models_folder / _NOTE, note)
             self._status = TrainingStatus(state=RUNNING, run=str(run), message="training")
-            self._started_at, self._cancelled_at = time.monotonic(), None
+            self._started_at, self._cancelled_at, self._stage_began = time.monotonic(), None, ("", 0.0, 0)
             arguments = command(recipe, store, run, options)
-            self._child = Child(arguments, run / "training.log", self._on_report, niceness, threads)
+            try:
+                self._child = Child(arguments, run / "training.log", self._on_report, niceness, threads)
+            except OSError as error:
+                self._finish(FAILED, f"the training process cannot be started: {error}")
+                raise
         self._on_change()
         return f"{'resumed' if resumed else 'started'} {run.name}; follow it on training/status"
 
@@ -245,7 +251,8 @@ class Training:
         else:
             how = f"killed by signal {-code}" if code < 0 else f"ended with code {code}"
             reason = self._status.message + "; " if stalled else ""
-            text = f"the training process {how}; {reason}~/start resumes; {child.log}: {child.last_words()}"
+            anew = "" if self._status.stage else " it, or set the parameter resume to false and it starts anew"
+            text = f"the training process {how}; {reason}~/start resumes{anew}; {child.log}: {child.last_words()}"
             self._finish(FAILED, text)
 
     def _finish(self, state: str, message: str) -> None:

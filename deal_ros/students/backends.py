@@ -7,6 +7,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -149,12 +150,13 @@ class DeviceBackend:
     def _make(self, shape: tuple[int, ...]) -> _Slot:
         encoder = self._encoder(self._size_of((shape[1], shape[2]))).to(self._target)
         slot = _Slot(shape, self._target, pinned=self._cuda)
+        images, result = slot.images, slot.result  # a function that held its slot would keep the memory of both alive
 
         def run() -> None:
-            inputs = encoder(slot.images).to(self._dtype, memory_format=torch.channels_last)
+            inputs = encoder(images).to(self._dtype, memory_format=torch.channels_last)
             mask, confidence = decode(self._network(inputs), (shape[1], shape[2]), self._threshold)
-            slot.result[0].copy_(mask)
-            slot.result[1].copy_(confidence)
+            result[0].copy_(mask)
+            result[1].copy_(confidence)
 
         slot.run = run
         if self._graph:
@@ -174,10 +176,18 @@ class _Slot:
         self.graph: Any = None
 
 
+def tuned_convolutions() -> AbstractContextManager[None]:
+    """CuDNN measures its algorithms and takes the fastest; whatever else is set stays as it is."""
+    cudnn = torch.backends.cudnn
+    return cudnn.flags(
+        enabled=cudnn.enabled, benchmark=True, deterministic=cudnn.deterministic, allow_tf32=cudnn.allow_tf32
+    )
+
+
 def _capture(run: Callable[[], None], device: torch.device) -> Any:
     """Capture ``run`` as a CUDA graph after three warm-up rounds on a side stream; ``None`` where that fails."""
     try:
-        with torch.cuda.device(device), torch.backends.cudnn.flags(benchmark=True):
+        with torch.cuda.device(device), tuned_convolutions():
             side = torch.cuda.Stream()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):

@@ -14,16 +14,19 @@ from engine_scenes import CLASSES, SIZE, MemoryDataset, cam_config, label_config
 
 from deal_ros.datasets.base import DatasetError
 from deal_ros.engine.checkpoint import CheckpointError
+from deal_ros.engine.distributed import Ranks
 from deal_ros.engine.evaluate import EvaluateConfig, evaluate_cam, evaluate_labels, evaluate_student, spread
 from deal_ros.engine.label_folder import LabelFolder, read_map, write_index, write_map
 from deal_ros.engine.loader import FrameSource, LoaderConfig
-from deal_ros.engine.progress import Cancelled
-from deal_ros.engine.pseudo_label import CamMaker, PseudoLabelStageConfig, pseudo_label
+from deal_ros.engine.progress import Cancelled, ignore_progress, never_stop
+from deal_ros.engine.pseudo_label import CamMaker, PseudoLabelStageConfig, _threshold, pseudo_label
+from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.train_cam import load_cam, train_cam
 from deal_ros.engine.train_student import StudentLossConfig, class_weights, train_student
 from deal_ros.metrics import SegmentationMetrics
 from deal_ros.pseudo_labels import label_map
-from deal_ros.students import Student, read_bundle
+from deal_ros.students import InferenceConfig, Student, read_bundle
+from deal_ros.students.pixels import network_size
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,22 @@ def test_the_swept_threshold_needs_truth(tmp_path, cam_run):
     swept = pseudo_label(scenes(6), cam_run, tmp_path / "seen", config)
     scores = evaluate_cam(scenes(6), load_cam(cam_run)[0], label_config(), SIZE, EvaluateConfig(contours=False))
     assert swept.threshold == pytest.approx(scores["swept"]["threshold"], abs=0.011)
+
+
+def test_a_rank_that_comes_late_to_a_fixed_threshold_waits_as_often_as_the_others(tmp_path, cam_run):
+    """It may find the file that the first rank has written; going another way then, all would wait for ever."""
+
+    class Counting(Ranks):
+        def barrier(self):
+            waits.append(self.rank)
+
+    waits, config = [], label_config(mode="fixed")
+    maker = CamMaker(load_cam(cam_run)[0], config, SIZE, torch.device("cpu"))
+    for rank in (0, 1):
+        ranks = Counting(rank, 2, torch.device("cpu"))
+        folder = RunFolder(tmp_path, {}, writer=rank == 0)
+        assert _threshold(scenes(2), [0], maker, config, folder, ranks, ignore_progress, never_stop, {}) == 0.5
+    assert waits.count(0) == waits.count(1) > 0
 
 
 def test_other_classes_are_refused(tmp_path, cam_run):
@@ -225,6 +244,23 @@ def test_a_confused_student_is_seen_by_every_figure():
     assert figures["iou"]["butter"] == 1
     assert figures["miou"] < 0.8
     assert figures["label_recovery"] < 1
+
+
+def test_a_student_is_measured_at_the_size_at_which_a_robot_asks_it():
+    class Witness(Oracle):
+        def forward(self, image, features=None):
+            seen.append(tuple(image.shape[-2:]))
+            return torch.zeros(1, 4, *image.shape[-2:])
+
+    dataset, seen = scenes(1), []
+    student = Witness(dataset).eval()
+    trained = (96, 128)
+    evaluate_student(dataset, student, input_size=trained)
+    evaluate_student(dataset, student)
+    several = EvaluateConfig(inference=InferenceConfig(scales=(1.0, 1.5)))  # as papers do: of the image's own size
+    evaluate_student(dataset, student, several, input_size=trained)
+    assert seen == [network_size(SIZE, trained), SIZE, SIZE, (SIZE[0] * 3 // 2, SIZE[1] * 3 // 2)]
+    assert seen[0] != SIZE
 
 
 def test_without_masks_only_label_recovery_is_known():

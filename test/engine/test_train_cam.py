@@ -12,7 +12,8 @@ from engine_scenes import NETWORKS, MemoryDataset, cam_config, scenes
 
 from deal_ros.datasets.base import DatasetError
 from deal_ros.engine.checkpoint import CheckpointError, load_checkpoint
-from deal_ros.engine.objective import LOSS_CHOICES, CamLossConfig, parse_terms
+from deal_ros.engine.objective import LOSS_CHOICES, CamLossConfig, gap_terms, parse_terms
+from deal_ros.engine.optimization import _autocast_dtype
 from deal_ros.engine.progress import Cancelled
 from deal_ros.engine.run_folder import read_metrics
 from deal_ros.engine.train_cam import load_cam, train_cam, without_losses
@@ -170,3 +171,18 @@ def test_progress_has_the_figures_that_matter(tmp_path):
     assert [(r.stage, r.done, r.total) for r in reports] == [("train-cam", i, 3) for i in (1, 2, 3)]
     assert {"loss", "lambda", "gradient_ratio", "map"} <= reports[-1].metrics.keys()
     assert all(np.isfinite(list(r.metrics.values())).all() for r in reports)
+
+
+def test_isl_takes_its_share_of_the_loss_on_averaged_maps():
+    assert gap_terms(["classification", "min_pool", "equivariance"]) == {"classification"}
+    assert gap_terms(["class_tokens", "patches", "fine_cam"]) == {"patches"}
+    assert gap_terms(["classification", "cam_classification"]) == {"cam_classification"}  # a separate scorer's apart
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+def test_auto_precision_is_bf16_only_where_a_gpu_computes_in_it(monkeypatch, capability, expected):
+    """Torch says that older GPUs support it, too: they emulate it, slowly."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.version, "hip", None)
+    assert _autocast_dtype("auto", torch.device("cuda")) is expected
+    assert _autocast_dtype("auto", torch.device("cpu")) is None

@@ -23,6 +23,19 @@ def ratio(value=2.0, **changes):
     return LossWeight(LossWeightConfig(mode="gradient_ratio", value=value, **changes))
 
 
+def test_the_gradient_norm_does_not_underflow_in_half_precision():
+    """Mean gradients of many maps with many cells are smaller than the least float16."""
+    scores = torch.full((8, 80, 56, 56), 9.0)
+    labels = torch.ones(8, 80)
+    norms = []
+    for dtype in (torch.float32, torch.float16):
+        maps = scores.to(dtype).requires_grad_()
+        loss = F.multilabel_soft_margin_loss(maps.float().mean((2, 3)), labels)
+        norms.append(gradient_norm(loss, maps))
+    assert norms[1] == pytest.approx(norms[0], rel=0.05)
+    assert norms[0] > 0
+
+
 def test_constant():
     weight = LossWeight(LossWeightConfig(value=0.3, start_step=5))
     assert [weight(step) for step in (0, 4, 5, 100)] == [0, 0, 0.3, 0.3]

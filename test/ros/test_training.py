@@ -61,9 +61,9 @@ def training():
     training.close()
 
 
-def begin(training, tmp_path, text, **options):
+def begin(training, tmp_path, text, text_of_recipe="name: test\n", **options):
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("name: test\n")
+    recipe.write_text(text_of_recipe)
     return training.start(
         recipe, tmp_path / "store", tmp_path / "models", COUNTS, min_samples=8, command=script(text), **options
     )
@@ -131,11 +131,43 @@ def test_a_cancelled_run_goes_on_where_it_stopped(training, tmp_path):
     )
     wait_for(lambda: training.status().done > first.done)
     assert training.status().run == first.run
+    wait_for(lambda: training.status().eta_s is not None)
     assert 0 <= training.status().eta_s < 3600
     training.close()
     assert begin(training, tmp_path, COUNTING, options=["--losses=deal"]).startswith("started"), (
         "other options, other run"
     )
+
+
+def test_an_edited_recipe_is_another_run(training, tmp_path):
+    """The run that was begun with the recipe as it was would refuse it, again and again."""
+    begin(training, tmp_path, COUNTING)
+    wait_for(lambda: training.status().done >= 1)
+    training.close()
+    assert begin(training, tmp_path, COUNTING, text_of_recipe="name: edited\n").startswith("started")
+
+
+def test_a_resumed_run_judges_its_pace_anew(training, tmp_path, monkeypatch):
+    begin(training, tmp_path, COUNTING)
+    wait_for(lambda: training.status().done >= 3)
+    training.close()
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 3600)  # resumed an hour later
+    begin(training, tmp_path, COUNTING)
+    wait_for(lambda: (training.status().eta_s or 0) > 0)
+    assert training.status().eta_s < 600
+
+
+def test_a_process_that_cannot_be_started_leaves_no_run_behind(training, tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError("no more processes")
+
+    monkeypatch.setattr("deal_ros.ros.training.Child", refuse)
+    with pytest.raises(OSError, match="no more processes"):
+        begin(training, tmp_path, COUNTING)
+    assert training.status().state == FAILED
+    assert "no more processes" in training.status().message
+    assert not training.running
 
 
 def test_a_killed_process_is_reported_and_can_be_resumed(training, tmp_path):
@@ -156,6 +188,7 @@ def test_a_crash_brings_its_last_words(training, tmp_path):
     assert final.state == FAILED
     assert "ended with code 1" in final.message
     assert "disk is full" in final.message
+    assert "set the parameter resume to false" in final.message, "it never got anywhere"
     assert "not a report" in (tmp_path / "models" / final.run / "training.log").read_text()
 
 

@@ -3,8 +3,10 @@
 """Every fast path against the plain one: eager fp32, operator by operator."""
 
 import functools
+import gc
 import logging
 import threading
+import weakref
 
 import cv2
 import numpy as np
@@ -21,7 +23,7 @@ from deal_ros.students import (
     create_student,
     write_bundle,
 )
-from deal_ros.students.backends import DeviceBackend, prepare_network
+from deal_ros.students.backends import DeviceBackend, prepare_network, tuned_convolutions
 from deal_ros.students.folding import fold_batch_norm
 from deal_ros.students.pixels import CpuDecoder, Encoder, candidates, decode, network_size
 
@@ -136,6 +138,24 @@ def test_device_path_gives_the_same_masks(student):
     predictor = _predictor(student, backend="torch")
     predictor._backend = backend
     assert _check(predictor, student) < 0.01
+    slots = [weakref.ref(slot) for slot in backend._shapes.values()]
+    assert slots
+    gc.disable()
+    try:
+        backend.close()
+        assert not any(slot() for slot in slots), "its memory waits for the garbage collector"
+    finally:
+        gc.enable()
+
+
+def test_graphs_are_captured_with_cudnn_and_what_is_set_stays():
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False):
+        with tuned_convolutions():
+            assert torch.backends.cudnn.enabled
+            assert torch.backends.cudnn.benchmark
+            assert torch.backends.cudnn.deterministic
+            assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cudnn.benchmark
 
 
 @needs_cuda

@@ -115,6 +115,7 @@ class Trainer(PorchNode):
             niceness=p["niceness"],
             threads=p["threads"],
         )
+        self._keeper = RateKeeper()  # what it knew was of another run
         self.get_logger().info(answer)
         self._publish_status()
         return answer
