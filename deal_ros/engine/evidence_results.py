@@ -255,6 +255,14 @@ def _answers(rows: Sequence[Row]) -> list[str]:
     for question, one, other in QUESTIONS:
         found[question] = _each(figures(one), figures(other), lambda a, b: f"{100 * (a - b):+.1f}")
     deal, baseline = ("deal", CLEAN, SEEDS, SWEPT), ("baseline", CLEAN, SEEDS, SWEPT)
+
+    def gain(depth: str) -> list[float | None]:
+        pairs = zip(figures(("deal", depth, SEEDS, SWEPT)), figures(baseline))
+        return [None if a is None or b is None else a - b for a, b in pairs]
+
+    found["DEAL's gain with noise as of a RealSense, share of that with clean depth"] = _each(
+        gain("strength 1"), gain(CLEAN), lambda a, b: f"{100 * a / b:.0f} %" if b > 0 else "–"
+    )
     found["DEAL − baseline, mAP of the classifier"] = _each(
         figures(deal, "map"), figures(baseline, "map"), lambda a, b: f"{100 * (a - b):+.1f}"
     )
