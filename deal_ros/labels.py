@@ -17,6 +17,10 @@ MAX_LABEL_TEXT = 16384
 """Longest accepted text on the ``labels`` topic, in characters."""
 
 
+LABEL_LAG_NS = 2_000_000_000
+"""A frame stamped up to this long before the labels came shows what was in view before them."""
+
+
 class LabelError(ValueError):
     """A label text or class name that cannot be used; the message says why and what to write instead."""
 

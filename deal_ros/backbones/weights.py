@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -99,7 +100,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
 
             content: Any = load_file(str(path))
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            with torch.serialization.safe_globals(_numpy_numbers()):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise BackboneError(f"{path}: must be .safetensors or a .pth of plain tensors: {error}") from error
     for key in ("model", "state_dict", "model_ema"):
@@ -111,6 +113,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if state and all(key.startswith("module.") for key in state):
         state = {key[len("module.") :]: value for key, value in state.items()}
     return state
+
+
+def _numpy_numbers() -> list[Any]:
+    """Return what a NumPy number in a checkpoint is made of, such as the best mIoU beside WeakTr's tensors."""
+    core: Any = np._core if hasattr(np, "_core") else np.core
+    scalar = core.multiarray.scalar
+    names = [(scalar, f"numpy.{module}.multiarray.scalar") for module in ("core", "_core")]
+    return [*names, np.dtype, *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64))]
 
 
 def strict_load(network: nn.Module, state: Mapping[str, Tensor], where: str) -> None:

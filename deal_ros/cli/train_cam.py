@@ -22,6 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder")
     parser.add_argument("--validation", type=Path, metavar="PATH", help="held-out samples with image labels, for mAP")
     parser.add_argument("--validation-split", metavar="NAME", help="their split")
+    parser.add_argument(
+        "--validation-option",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="their options, as --option; with the same PATH those of --option hold unless given here",
+    )
     parser.add_argument("--losses", metavar="LIST", help="none, or isl,fsl,deal or any of them; default: the recipe's")
     parser.add_argument("--network", metavar="NAME", help="timm, weaktr or seam; default: the recipe's, else timm")
     parser.add_argument("--steps", type=int, help="optimiser steps")
@@ -48,7 +55,10 @@ def run(args: argparse.Namespace) -> int:
         settings["network"] = args.network
     config = from_mapping(TrainCamConfig, settings, "train_cam")
     dataset = open_data(args.data, args.split, args.option)
-    validation = open_data(args.validation, args.validation_split) if args.validation is not None else None
+    validation = None
+    if args.validation is not None:
+        options = args.option if args.validation == args.data else []
+        validation = open_data(args.validation, args.validation_split, [*options, *args.validation_option])
     with distributed(args.device) as ranks, StopOnInterrupt() as should_stop:
         report = progress_reporter(args.progress) if ranks.first else ignore_progress
         result = train_cam(

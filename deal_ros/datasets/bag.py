@@ -260,6 +260,8 @@ class _BagImport:
         topics = self.topics
         if message.topic == topics.rgb:
             labels = self.labels.at(message.log_ns)
+            if isinstance(self.labels, TopicLabels) and self.labels.precedes(message.stamp_ns):
+                labels = None
             self._decide(self.pairer.add(RGB, message.stamp_ns, (message, labels, self.matrix)))
         elif message.topic == topics.depth:
             self._decide(self.pairer.add(DEPTH, message.stamp_ns, message))
@@ -268,7 +270,7 @@ class _BagImport:
         elif message.topic == topics.labels and isinstance(self.labels, TopicLabels):
             try:
                 text = deserialize(message.data, self.types[message.topic]).data
-                self.store.add_classes(sorted(self.labels.hear(text)))
+                self.store.add_classes(sorted(self.labels.hear(text, message.log_ns)))
             except (BagError, DamageError, LabelError) as error:
                 self._problem("bad_labels", error)
 

@@ -132,8 +132,8 @@ class BopDataset:
         return f"{self.split}-{frame.scene.name}-{frame.number:06d}"
 
     def sequence(self, index: int) -> str:
-        """Return the scene; for static onboarding that is one side of one object."""
-        return self._frame(index).scene.name
+        """Return split and scene; for static onboarding that is one side of one object."""
+        return f"{self.split}/{self._frame(index).scene.name}"  # many data sets number their scenes anew in each split
 
     def _frame(self, index: int) -> _Frame:
         if not 0 <= index < len(self):

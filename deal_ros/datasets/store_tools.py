@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import hashlib
 import io
 import os
 import random
@@ -118,21 +119,31 @@ def copy_samples(
 def merge_stores(sources: Sequence[str | Path], out: str | Path, *, report: Report | None = None) -> int:
     """Join stores into a new one (or append to an existing one); returns the number of samples added.
 
-    Samples whose sequence and stamp ``out`` has already are passed over, so that a merge can be repeated.
+    Samples whose sequence and stamp (without a stamp: whose image) ``out`` has already are passed over, so that a merge
+    can be repeated. A new store takes the coarsest depth unit of its sources, in which no reading of theirs is too far.
 
     Raises:
-        StoreError: if a store cannot be read, or sources have different depth units than an existing ``out``.
+        StoreError: if a store cannot be read, or a source has a coarser depth unit than an existing ``out``: its far
+            readings would be lost.
     """
     if not sources:
         raise StoreError("nothing to merge; name at least one store")
-    with SampleStore.open(sources[0]) as first:
-        image_format, depth_unit_m = first.image_format, first.depth_unit_m
+    formats, units = [], []
+    for path in sources:
+        with SampleStore.open(path) as source:
+            formats.append(source.image_format)
+            units.append(source.depth_unit_m)
     added = 0
-    with SampleStore.open_or_create(out, image_format=image_format, depth_unit_m=depth_unit_m) as target:
+    with SampleStore.open_or_create(out, image_format=formats[0], depth_unit_m=max(units)) as target:
         for path in sources:
             if Path(path).resolve() == target.path.resolve():
                 raise StoreError(f"{path}: is both source and target; merge into another folder")
             with SampleStore.open(path) as source:
+                if source.depth_unit_m > target.depth_unit_m:
+                    raise StoreError(
+                        f"{path}: has depth in units of {source.depth_unit_m:g} m, {out} of {target.depth_unit_m:g} m,"
+                        " where far readings do not fit; merge both into a new store"
+                    )
                 added += copy_samples(source, target, _missing(source, target), report=report)
         target.save_cache()
     return added
@@ -297,15 +308,19 @@ def _carry_over(
 
 
 def _missing(source: SampleStore, target: SampleStore) -> list[int]:
-    """Positions of the samples of ``source`` that ``target`` lacks, judged by sequence and stamp."""
-    there: dict[str, set[int]] = {}
-    for number, name in enumerate(target.index.sequences):
-        rows = target.index.rows
-        there[name] = set(rows["stamp"][rows["sequence"] == number].tolist())
-    rows, nothing = source.index.rows, set[int]()
-    known = [there.get(name, nothing) for name in source.index.sequences]
-    pairs = zip(rows["sequence"].tolist(), rows["stamp"].tolist())
-    return [index for index, (number, stamp) in enumerate(pairs) if stamp not in known[number]]
+    """Positions of the samples of ``source`` that ``target`` lacks, judged by sequence and stamp, or by image."""
+
+    def keys(store: SampleStore) -> Iterator[tuple[str, int | bytes]]:
+        names, rows = store.index.sequences, store.index.rows
+        for index, (number, stamp) in enumerate(zip(rows["sequence"].tolist(), rows["stamp"].tolist())):
+            yield names[number], stamp or _image_digest(store, store.entry(index))
+
+    there = set(keys(target))
+    return [index for index, key in enumerate(keys(source)) if key not in there]
+
+
+def _image_digest(store: SampleStore, entry: Entry) -> bytes:
+    return hashlib.sha256(_checked(store, "rgb", entry).read_bytes()).digest()
 
 
 def _files_of(entry: Entry) -> list[tuple[str, str]]:

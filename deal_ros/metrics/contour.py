@@ -53,8 +53,9 @@ def contour_f_score(prediction: NDArray[Any], truth: NDArray[Any], bound: float 
     radius = math.ceil(bound * math.hypot(*truth.shape)) if bound < 1 else math.ceil(bound)
     counted, filled = _fill_ignored(truth, radius)
     ids = np.union1d(np.unique(prediction[counted]), np.unique(filled[counted]))
+    both = np.intersect1d(prediction[counted], filled[counted])
     scores = [
-        _f_score(_contour(prediction == i) & counted, _contour(filled == i) & counted, radius)
+        _f_score(_contour(prediction == i) & counted, _contour(filled == i) & counted, radius) if i in both else 0.0
         for i in ids[(ids != BACKGROUND_ID) & (ids != IGNORE_ID)]
     ]
     return float(np.mean(scores)) if scores else float("nan")

@@ -111,14 +111,15 @@ class Collection:
 
         Args:
             text: comma-separated class names; empty stops gathering.
-            sequence: name of the recording; empty makes one from time and labels.
+            sequence: name of the recording; empty makes one from time and labels whenever these change.
 
         Raises:
             LabelError: with the known names; the labels are then empty, since the old ones may be wrong by now.
         """
-        self._labels = frozenset()
+        before, self._labels = self._labels, frozenset()
         labels = parse_labels(text, self.store.classes)
-        if labels:
+        # Said again, it is the same recording: frames of one must not come to lie on both sides of a held-out part.
+        if labels and (labels != before or sequence not in ("", self._sequence)):
             named = "+".join(sorted(labels)[:_MAX_NAMED])
             self._sequence = sequence or f"{time.strftime('%Y%m%d-%H%M%S')}-{named}"
         self._labels = labels
@@ -172,9 +173,10 @@ class Collection:
             CollectionError: if nothing may be stored now.
             StoreError: if it could not be written.
         """
-        reason = {"no_labels": "nothing is labelled: publish class names on the labels topic first"}.get(self.wanted())
-        if reason or self.wanted() == "disk_floor":
-            raise CollectionError(reason or f"only {self.disk_free_gb():.2f} GB are free, see min_disk_free_gb")
+        if not sample.labels:
+            raise CollectionError("nothing is labelled: publish class names on the labels topic first")
+        if self.disk_free_gb() < self.limits.min_disk_free_gb:
+            raise CollectionError(f"only {self.disk_free_gb():.2f} GB are free, see min_disk_free_gb")
         with self._lock:
             return self._append(sample, sequence)
 

@@ -85,7 +85,11 @@ class CameraInputs:
         found = []
         images = [self.rgb] if self.depth is None else [self.rgb, self.depth]
         for subscription in images:
-            if self.info.rate_hz >= 1.0 and subscription.rate_hz < _LOST_BELOW * self.info.rate_hz:
+            # Depth may be slower than colour, and may just have been asked for.
+            least = _LOST_BELOW * self.info.rate_hz if subscription is self.rgb else 0.0
+            if subscription.age_s < self._node.parameters["input_timeout_s"]:
+                continue
+            if self.info.rate_hz >= 1.0 and (subscription.rate_hz < least or subscription.rate_hz == 0.0):
                 if subscription.publishers():
                     found.append(
                         f"images are lost in transport: {self.info.rate_hz:.1f} camera infos but"

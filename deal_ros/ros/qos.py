@@ -71,7 +71,7 @@ class MatchedSubscription:
         self._depth = depth
         self._subscription: Any = None
         self._qos = profile("best_effort", depth)
-        self._since = time.monotonic()
+        self._made = self._since = time.monotonic()
         self._rate = 0.0
         self._counted = 0
         self.follow()
@@ -80,6 +80,11 @@ class MatchedSubscription:
     def rate_hz(self) -> float:
         """Messages per second over the last two seconds or so."""
         return self._rate
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since it was made."""
+        return time.monotonic() - self._made
 
     def follow(self) -> None:
         """Look at the publishers; subscribe anew if another reliability fits them better. Call about once a second."""

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -251,3 +252,12 @@ def _classifier(name):
     network = import_timm().create_model(name).eval()
     load_packaged(name, network)
     return network
+
+
+def test_a_checkpoint_may_hold_numpy_numbers_beside_its_tensors_and_nothing_else(tmp_path):
+    """Training code often saves its best score with the weights, as WeakTr's does."""
+    torch.save({"model": {"a": torch.ones(2)}, "epoch": 3, "miou": np.float64(0.5)}, tmp_path / "best.pth")
+    assert read_state_dict(tmp_path / "best.pth")["a"].tolist() == [1, 1]
+    torch.save({"model": {"a": torch.ones(2)}, "args": tmp_path}, tmp_path / "object.pth")
+    with pytest.raises(BackboneError, match="plain tensors"):
+        read_state_dict(tmp_path / "object.pth")

@@ -167,6 +167,20 @@ def test_labels_hold_from_their_log_time_until_the_next(tmp_path, store) -> None
     assert report.samples_per_class == {"milk": 4, "butter": 2, "ketchup": 1}
 
 
+def test_a_frame_exposed_before_the_labels_came_does_not_get_them(tmp_path, store) -> None:
+    """As in the collector: images come tens of milliseconds after their stamps. Labels said again are no news."""
+    messages = []
+    for number in range(8):
+        stamp, (rgb, depth) = START + number * 100_000_000, frame(number)
+        messages.append((RGB_TOPIC, stamp + 80_000_000, image(raw_message(rgb, "rgb8"), stamp)))
+        messages.append((DEPTH_TOPIC, stamp + 81_000_000, image(raw_message(depth, "16UC1"), stamp)))
+    said = ((0, "milk"), (350, "butter"), (650, "butter"))  # frame 3 is stamped 50 ms before, logged 30 ms after
+    messages += [(LABELS_TOPIC, START + ms * 1_000_000, text(names)) for ms, names in said]
+    report = import_bag(write_bag(tmp_path / "bag", sorted(messages, key=lambda m: m[1])), store, ALL)
+    assert [set(entry.labels) for entry in store.entries()] == [{"milk"}] * 3 + [{"butter"}] * 4
+    assert report.frames == {"stored": 7, "not_labelled": 1}
+
+
 def test_labels_from_a_yaml_of_intervals(tmp_path, store) -> None:
     file = tmp_path / "labels.yaml"
     file.write_text("labels:\n- {from: 0.25, to: 0.45, labels: milk}\n- {from: 0.75, labels: [butter, milk]}\n")

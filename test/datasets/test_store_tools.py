@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -76,6 +77,31 @@ def test_depth_units_are_converted(tmp_path, kitchen) -> None:
     merge_stores([kitchen, fine], tmp_path / "all")
     with SampleStore.open(tmp_path / "all") as store:
         np.testing.assert_allclose(store[20].depth_m, frame(70).depth_m, atol=0.0006)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_merging_loses_no_reading_to_a_finer_unit(tmp_path, order) -> None:
+    """65535 units of 0.1 mm end at 6.6 m."""
+    far, stores = replace(frame(1), depth_m=np.full(frame(1).size, 8.0, np.float32)), []
+    for name, unit, sample in (("real", 0.001, far), ("rendered", 0.0001, frame(2))):
+        with SampleStore.create(tmp_path / name, ["milk"], depth_unit_m=unit) as store:
+            store.append(sample, name)
+        stores.append(tmp_path / name)
+    assert merge_stores([stores[i] for i in order], tmp_path / "all") == 2
+    with SampleStore.open(tmp_path / "all") as store:
+        assert float(max(sample.depth_m.max() for sample in store)) == 8
+    with pytest.raises(StoreError, match=r"units of 0.001 m, .* of 0.0001 m, where far readings do not fit"):
+        merge_stores([stores[0]], stores[1])
+
+
+def test_samples_without_a_stamp_are_told_apart_by_their_images(tmp_path) -> None:
+    stores = []
+    for number in range(2):
+        with SampleStore.create(tmp_path / str(number), ["milk"], image_format="png") as store:
+            store.append(replace(frame(number), stamp_ns=0))
+        stores.append(tmp_path / str(number))
+    assert merge_stores(stores, tmp_path / "all") == 2
+    assert merge_stores(stores, tmp_path / "all") == 0
 
 
 def test_a_split_never_cuts_a_sequence(kitchen) -> None:

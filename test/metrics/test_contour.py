@@ -61,6 +61,16 @@ def test_perfect_shifted_and_missing():
     assert np.isnan(contour_f_score(np.zeros_like(truth), np.zeros_like(truth)))
 
 
+def test_a_class_that_fills_the_image_is_right_only_where_it_is():
+    nothing, everything = np.zeros((40, 40), np.uint8), np.ones((40, 40), np.uint8)
+    assert contour_f_score(everything, everything) == 1
+    assert contour_f_score(everything, nothing) == 0
+    assert contour_f_score(nothing, everything) == 0
+    something = nothing.copy()
+    something[10:20, 10:20] = 1
+    assert contour_f_score(np.full_like(nothing, 2), something) == 0
+
+
 def test_thin_ignored_border_is_bridged():
     truth = np.zeros((100, 100), np.uint8)
     truth[30:70, 30:70] = 1

@@ -165,6 +165,42 @@ def test_capture_undo_and_enable_answer_with_what_a_person_can_act_on(graph, tmp
     camera.stop()
 
 
+def test_what_a_disabled_collector_captures_is_labelled_and_fits_the_disk(graph, tmp_path):
+    node, status = start(graph, tmp_path)
+    Camera(graph).run()
+    graph.wait(lambda: status().get("pair_rate_hz", 0) > 5, "pairs")
+    assert graph.enable("sample_collector/enable", False).success
+    answer = graph.trigger("sample_collector/capture")
+    assert not answer.success, "an image without labels would count as one of no class at all"
+    assert "nothing is labelled" in answer.message
+    graph.latched("labels").publish(String(data="milk"))
+    graph.wait(lambda: status()["labels"] == ["milk"], "labels")
+    assert graph.set(node, min_disk_free_gb=1e5)["min_disk_free_gb"].successful
+    answer = graph.trigger("sample_collector/capture")
+    assert not answer.success
+    assert "GB are free" in answer.message
+    assert graph.set(node, min_disk_free_gb=0.0)["min_disk_free_gb"].successful
+    assert graph.trigger("sample_collector/capture").success
+
+
+def test_labels_said_again_are_the_same_recording_and_do_not_outlive_the_subscription(graph, tmp_path):
+    node, status = start(graph, tmp_path)
+    plain = graph.latched("labels", qos=10)
+    graph.wait(lambda: plain.get_subscription_count() > 0, "a match")
+    plain.publish(String(data="milk, ketchup"))
+    graph.wait(lambda: status().get("labels") == ["ketchup", "milk"], "labels")
+    sequence = status()["sequence"]
+    time.sleep(1.1)  # a name of its own would differ by its time
+    plain.publish(String(data="ketchup,milk"))
+    time.sleep(0.5)
+    assert status()["sequence"] == sequence
+    plain.publish(String(data="milk"))
+    graph.wait(lambda: status()["sequence"] != sequence, "other labels, another recording")
+    graph.change_state(node, "deactivate")
+    graph.change_state(node, "activate")
+    graph.wait(lambda: status()["labels"] == [] and status()["state"] == "no_labels", "nobody has said what is in view")
+
+
 def test_silence_is_explained_with_topics_rates_offset_and_remedy(graph, tmp_path):
     node, status = start(graph, tmp_path, input_timeout_s=1.5)
     graph.latched("labels").publish(String(data="milk"))

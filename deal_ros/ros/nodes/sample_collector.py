@@ -18,7 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from deal_ros.datasets.keyframes import KeyframeConfig, KeyframeSelector
 from deal_ros.datasets.store import SampleStore
-from deal_ros.labels import LabelError
+from deal_ros.labels import LABEL_LAG_NS, LabelError
 from deal_ros.pairing import Pair
 from deal_ros.ros.collection import Collection, CollectionError, Labelled, Limits
 from deal_ros.ros.diagnostics import ERROR, WARN, Status
@@ -30,8 +30,6 @@ from deal_ros.ros.tables import SAMPLE_COLLECTOR
 from deal_ros.ros.worker import LatestWins
 from deal_ros.sample import Sample
 
-_LABEL_LAG_NS = 2_000_000_000
-"""A frame stamped up to this long before the labels came shows what was in view before them."""
 _FRESH_S = 1.0
 _KEYFRAME_PARAMETERS = ("min_interval_s", "min_view_change", "min_sharpness", "min_depth")
 
@@ -81,6 +79,8 @@ class SampleCollector(PorchNode):
         if self.latched is not None:
             self.latched.destroy()
             self.latched = None
+        if self._collection is not None:
+            self._collection.set_labels("")  # what is in view may change unheard; what is latched comes again
         if self._worker is not None:
             self._worker.stop()
             self._worker = None
@@ -122,11 +122,12 @@ class SampleCollector(PorchNode):
 
     def _on_labels(self, message: String) -> None:
         assert self._collection is not None
-        self._labels_at = self.get_clock().now().nanoseconds
+        before, self._label_error = self._collection.labels, ""
         try:
             labels = self._collection.set_labels(message.data, self.parameters["sequence"])
-            self._label_error = ""
-            self.get_logger().info(f"in view: {', '.join(sorted(labels)) or 'nothing, gathering stops'}")
+            if labels != before:
+                self._labels_at = self.get_clock().now().nanoseconds
+                self.get_logger().info(f"in view: {', '.join(sorted(labels)) or 'nothing, gathering stops'}")
         except LabelError as error:
             self._label_error = f"labels refused, gathering stops: {error}"
             self.get_logger().error(self._label_error)
@@ -138,7 +139,7 @@ class SampleCollector(PorchNode):
         if collection is None or worker is None or not self.parameters["automatic"]:
             return
         reason = collection.wanted()
-        if not reason and 0 < self._labels_at - pair.stamp_ns < _LABEL_LAG_NS:
+        if not reason and 0 < self._labels_at - pair.stamp_ns < LABEL_LAG_NS:
             reason = "before_labels"
         if reason:
             collection.skip(reason)
