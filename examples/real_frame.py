@@ -8,8 +8,6 @@ python examples/real_frame.py [PICTURE.jpg]
 import importlib.util
 import sys
 import tempfile
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import cv2
@@ -17,15 +15,12 @@ import numpy as np
 import torch
 from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
-from torch.nn import functional as F
 
 from deal_ros.backbones.weights import PACKAGED_WEIGHTS, read_state_dict
 from deal_ros.cams import create_cam_network, multiscale_cam
 from deal_ros.datasets.bag import import_bag
 from deal_ros.datasets.bag_report import ImportConfig
 from deal_ros.datasets.store import SampleStore
-from deal_ros.filters import GATE_ZERO, depth_edges, nearer_side
-from deal_ros.losses import RECOMMENDED
 from deal_ros.pseudo_labels import PseudoLabelConfig, choose_threshold, label_map, refine_cam
 from deal_ros.visualization import colorize_depth, contact_sheet, heatmap, overlay
 
@@ -73,34 +68,10 @@ def imagenet_cam(rows):
     return network
 
 
-def outlines_in_depth(depth_m, truth, fill, size=(60, 80)):
-    """What DEAL sees of the drawn outlines: share near an edge with a nearer side, share of such edges near an outline.
-
-    "Near" is one cell of DEAL's edge map. Third, where both meet, the share of sides that point into the object.
-    """
-    depth, config = torch.from_numpy(depth_m)[None], replace(RECOMMENDED.edges, fill=fill)
-    edges, weight = depth_edges(depth, config=config, size=size)
-    side = nearer_side(depth, config=config, size=size)[0]
-    seen = ((edges > GATE_ZERO) & (weight > 0))[0, 0] & side.any(0)
-    inwards = torch.zeros_like(side)
-    for mask in truth.values():
-        small = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
-        slope = torch.from_numpy(np.stack([cv2.Sobel(small, -1, *axis, scale=1 / 4) for axis in ((1, 0), (0, 1))]))
-        inwards = torch.where(slope.norm(dim=0) > 0.5, slope, inwards)
-    outline = inwards.any(0)
-    grow = partial(F.max_pool2d, kernel_size=3, stride=1, padding=1)
-    near_seen, near_outline = (grow(which[None].float())[0].bool() for which in (seen, outline))
-    right = ((side * inwards).sum(0) > 0)[seen & outline]
-    return [float(share.float().mean()) for share in (near_seen[outline], near_outline[seen], right)]
-
-
 def main(out="real_frame.jpg"):
     rgb, depth_m, truth = frame()
     sample = sample_of(rgb, depth_m)
     print(f"no depth: {np.isnan(depth_m).mean():.1%} of the camera's pixels, {(sample.depth_m == 0).mean():.1%} stored")
-    for fill in (0, RECOMMENDED.edges.fill):
-        found, precise, right = outlines_in_depth(sample.depth_m, truth, fill)
-        print(f"fill {fill}: {found:.1%} of outlines seen, {precise:.1%} of edges on one, {right:.1%} of sides right")
     image, maps, masks = torch.from_numpy(sample.rgb).permute(2, 0, 1)[None], {}, {}
     # Half size is nearer to the 224 pixels that the classifier was trained on; full size is finer.
     cam = multiscale_cam(imagenet_cam(list(CLASSES.values())), image, scales=(0.5, 1.0))[0]
