@@ -175,11 +175,11 @@ def tables(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> list[str]:
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Bars of the main rows by stage, and curves of mIoU against each numeric ablation and axis of depth damage.
 
-    CAM figures are of raw maps at the swept threshold.
+    CAM figures are of raw maps at the swept threshold, curves of the validation split: it has more points.
     """
     curves: dict[tuple[str, str], dict[str, list[tuple[float, Row]]]] = {}
     for row in rows:
-        if row["stage"] != SEEDS or row["threshold"] != SWEPT:
+        if row["stage"] != SEEDS or row["threshold"] != SWEPT or row["data"].endswith(f" {TEST}"):
             continue
         line = f"{row['network']} {row['data']}"
         if (match := re.fullmatch(r"(.+) \[(.+) = ([\d.eE+-]+)\]", row["losses"])) and row["depth"] == CLEAN:
@@ -202,7 +202,7 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
         }
         if drawn:
             file = "evidence_" + re.sub(r"\W+", "_", name) + ".png"
-            paths.append(plot_lines(folder / file, f"mIoU of CAM seeds against {label}", label, _once(drawn)))
+            paths.append(plot_lines(folder / file, f"mIoU of CAM seeds against {label}", label, drawn))
     return paths
 
 
