@@ -22,6 +22,7 @@ EdgeNormalization = Literal["minmax", "percentile", "step", "input_minmax"]
 GATE_ZERO = 1 / (1 + math.exp(2.5))
 """Edge activation at which DEAL's gate with the published μ = 2.5 changes sign, 0.0759."""
 
+_PLANAR = ("plane", "lap", "stp")  # forms of 1/z, which is linear on planes
 _STEP_KERNEL = 1 / 4  # an ideal unit step answers 1
 _ROUNDING = 1e-5  # relative depth; planes in float32 stay below it and become exactly 0
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
@@ -101,7 +102,7 @@ class DepthEdgeConfig:
             raise ValueError(f"min_coverage must be in (0, 1], got {self.min_coverage}")
         if self.dilation < 0 or self.fill < 0:
             raise ValueError(f"dilation and fill must be >= 0, got {self.dilation} and {self.fill}")
-        if self.normalization == "input_minmax" and self.form in ("plane", "lap", "stp"):
+        if self.normalization == "input_minmax" and self.form in _PLANAR:
             raise ValueError(
                 f"normalization input_minmax needs a Sobel form (metric, log, inverse, relative), got {self.form}"
             )
@@ -146,8 +147,31 @@ def depth_edges(
         >>> int((edges > GATE_ZERO).sum()), int((weight < 1).sum())  # no line of three pixels is centred on a corner
         (64, 4)
     """
+    return _edges(*_prepared(depth_m, valid, config, size), config)
+
+
+@torch.no_grad()
+def depth_edges_with_sides(
+    depth_m: Tensor,
+    valid: Tensor | None = None,
+    config: DepthEdgeConfig = PLANE_FREE,
+    *,
+    size: tuple[int, int] | None = None,
+    step: float = 0.04,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`depth_edges` and :func:`nearer_side` of one image; forms of 1/z are prepared once for both.
+
+    Returns:
+        ``edges``, ``weight`` and the nearer side.
+    """
+    values, known = _prepared(depth_m, valid, config, size)
+    if config.form in _PLANAR:
+        return *_edges(values, known, config), _sides(values, known, step)
+    return *_edges(values, known, config), nearer_side(depth_m, valid, config, size=size, step=step)
+
+
+def _edges(values: Tensor, valid: Tensor, config: DepthEdgeConfig) -> tuple[Tensor, Tensor]:
     form = _FORMS[config.form]
-    values, valid = _prepared(depth_m, valid, config, size)
     if config.normalization == "input_minmax":
         usable = erode_validity(valid, 1).to(values)
         edges = sobel_magnitude(_unit_range(values, valid), scale=config.sobel_scale).clamp_(0, 1)
@@ -190,7 +214,10 @@ def nearer_side(
         >>> nearer_side(depth)[0, :, 10, 15].tolist()
         [1.0, 0.0]
     """
-    inverse, valid = _prepared(depth_m, valid, replace(config, form="plane", normalization="step"), size)
+    return _sides(*_prepared(depth_m, valid, replace(config, form="plane", normalization="step"), size), step)
+
+
+def _sides(inverse: Tensor, valid: Tensor, step: float) -> Tensor:
     (gx, gy), (rx, ry), usable = _plane_gradients(inverse, valid)
     length = torch.hypot(rx, ry)
     certain = usable & (torch.minimum(torch.hypot(gx, gy), length) > step * inverse)
@@ -203,13 +230,13 @@ def _prepared(
     """Return the depth form at the size of the result, 1 where it is unknown, and where it is known."""
     depth_m, valid = _check(depth_m, valid)
     source = (depth_m.shape[-2], depth_m.shape[-1])
-    planar = config.form in ("plane", "lap", "stp")
+    planar = config.form in _PLANAR
     resample = MaskedResampler(source, size or source, config.resample, config.min_coverage, keep_planes=planar)
     depth, kept = _measured(resample.select(depth_m), None if valid is None else resample.select(valid), config)
     if config.range_clamp is not None:
         depth = torch.minimum(depth, config.range_clamp * _coarse_median(depth_m, valid, config))
     values, valid = resample(_FORMS[config.form].prepare(depth), kept)
-    if config.fill:
+    if config.fill and not bool(valid.all()):
         values, valid = _filled(values, valid, config.fill)
     valid = erode_validity(valid, config.dilation)
     return values.masked_fill(~valid, 1), valid  # any positive number: nothing that it takes part in is used

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deal_ros.filters.depth_edges import PLANE_FREE, DepthEdgeConfig, depth_edges, nearer_side
+from deal_ros.filters.depth_edges import PLANE_FREE, DepthEdgeConfig, depth_edges, depth_edges_with_sides
 from deal_ros.filters.sobel import gradient_magnitude, sobel_gradients
 
 CamActivation = Literal["minmax", "relu_max", "sigmoid", "none"]
@@ -218,7 +218,7 @@ def depth_edge_alignment_loss(
         if cam.dtype in (torch.float16, torch.bfloat16):
             cam = cam.float()
         depth_m = depth_m.to(cam.device)
-        target, statistics = _pixel_targets(depth_m, cam, config)
+        target, nearer, statistics = _pixel_targets(depth_m, cam, config)
         image, kind = (labels > 0).nonzero(as_tuple=True)
         share = _class_share(image, target)
         activation = _activate(cam[image, kind][:, None], config)  # (pairs, 1, h, w): present classes only
@@ -229,9 +229,8 @@ def depth_edge_alignment_loss(
         gated = edge_gate(gradient_magnitude(*slopes), config.mu)
         weighted = target[image] * share
         agreement = gated
-        if config.edge_owner == "nearer":
-            nearer = nearer_side(depth_m, config=config.edges, size=size, step=config.owner_step)
-            nearer = _shuffled(nearer, config)[image]
+        if nearer is not None:
+            nearer = nearer[image]
             owned = nearer.any(1, keepdim=True) & (weighted > 0)
             agreement = torch.where(owned, _signed_gate(*slopes, nearer, config.mu), gated)
         loss = -(agreement * weighted).sum()
@@ -278,11 +277,15 @@ class DepthEdgeAlignmentLoss(nn.Module):
 @torch.no_grad()
 def _pixel_targets(
     depth_m: Tensor, cam: Tensor, config: DepthEdgeAlignmentConfig
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """d'·w per image (B, 1, h, w), and the shares of edge and of valid pixels."""
-    size = config.comparison_size(cam)
+) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
+    """d'·w per image (B, 1, h, w), the nearer side if it is asked for, and the shares of edge and of valid pixels."""
+    size, nearer = config.comparison_size(cam), None
     edge_config = replace(config.edges, step_level=1 / (1 + math.exp(config.mu)))
-    edges, weight = depth_edges(depth_m, config=edge_config, size=size)
+    if config.edge_owner == "nearer":
+        edges, weight, nearer = depth_edges_with_sides(depth_m, config=edge_config, size=size, step=config.owner_step)
+        nearer = _shuffled(nearer, config)
+    else:
+        edges, weight = depth_edges(depth_m, config=edge_config, size=size)
     gate = edge_gate(edges, config.mu)
     on_edge = weight * (gate > 0)
     if config.average == "balanced":
@@ -293,7 +296,7 @@ def _pixel_targets(
     statistics = on_edge.sum() / valid.clamp_min(1), valid / weight.numel()
     target = gate * share
     target = _shuffled(target, config)
-    return target.to(cam.dtype), (statistics[0].to(cam.dtype), statistics[1].to(cam.dtype))
+    return target.to(cam.dtype), nearer, (statistics[0].to(cam.dtype), statistics[1].to(cam.dtype))
 
 
 def _signed_gate(gx: Tensor, gy: Tensor, nearer: Tensor, mu: float) -> Tensor:

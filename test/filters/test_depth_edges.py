@@ -17,6 +17,7 @@ from deal_ros.filters import (
     DepthNoiseConfig,
     add_depth_noise,
     depth_edges,
+    depth_edges_with_sides,
     nearer_side,
     realsense_like,
 )
@@ -326,6 +327,18 @@ def test_a_plane_a_crease_and_a_hole_have_no_nearer_side():
     assert not nearer_side(ridge).any()
     depth[..., 8:16, 8:16] = 0
     assert not nearer_side(depth).any()
+
+
+@pytest.mark.parametrize("form", [*SOBEL_FORMS, "plane", *PLANE_FREE_FORMS])
+def test_edges_with_sides_are_what_each_is_alone(form):
+    depth = box_on_wall()
+    depth[..., 20:30, 18:22] = 0
+    config = _fixed(form, fill=1, range_clamp=1.6)
+    edges, weight, side = depth_edges_with_sides(depth, config=config, size=(24, 32))
+    assert torch.equal(edges, depth_edges(depth, config=config, size=(24, 32))[0])
+    assert torch.equal(weight, depth_edges(depth, config=config, size=(24, 32))[1])
+    assert torch.equal(side, nearer_side(depth, config=config, size=(24, 32)))
+    assert side.any()
 
 
 def test_three_dimensional_and_half_precision_depth_are_accepted():
