@@ -11,10 +11,16 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from deal_ros.filters.holes import fill_holes
 from deal_ros.filters.sobel import sobel_gradients, sobel_magnitude
-from deal_ros.filters.validity import MaskedResampler, ResampleMode, depth_validity, erode_validity
+from deal_ros.filters.validity import (
+    MaskedResampler,
+    ResampleMode,
+    depth_validity,
+    erode_validity,
+    masked_quantile,
+)
 
 DepthForm = Literal["metric", "log", "inverse", "relative", "plane", "lap", "stp"]
 EdgeNormalization = Literal["minmax", "percentile", "step", "input_minmax"]
@@ -237,29 +243,9 @@ def _prepared(
         depth = torch.minimum(depth, config.range_clamp * _coarse_median(depth_m, valid, config))
     values, valid = resample(_FORMS[config.form].prepare(depth), kept)
     if config.fill and not bool(valid.all()):
-        values, valid = _filled(values, valid, config.fill)
+        values, valid = fill_holes(values, valid, config.fill)
     valid = erode_validity(valid, config.dilation)
     return values.masked_fill(~valid, 1), valid  # any positive number: nothing that it takes part in is used
-
-
-def _filled(values: Tensor, valid: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """Grow what is known into holes by ``radius`` pixels, along the slope that is most common in the image.
-
-    A step that a hole hides comes to lie in its middle, and the plane that the objects stand on goes on as it is.
-    """
-    usable = erode_validity(valid, 1)
-    slopes = [_median(g, usable) * usable.any((-2, -1), keepdim=True) for g in sobel_gradients(values, scale=1 / 8)]
-    rows, columns = (torch.arange(length, device=values.device).to(values) for length in values.shape[-2:])
-    trend = slopes[0] * columns + slopes[1] * rows[:, None]
-    known = valid.to(values)
-    rest = (values - trend) * known
-    for _ in range(radius):
-        share = F.avg_pool2d(known, 3, stride=1, padding=1)
-        reached = (share > 0) & (known == 0)
-        rest = torch.where(reached, F.avg_pool2d(rest, 3, stride=1, padding=1) / share.clamp_min(1e-6), rest)
-        known = known.masked_fill(reached, 1)
-    filled = known > 0
-    return torch.where(valid, values, rest + trend).masked_fill(~filled, 0), filled
 
 
 @dataclass(frozen=True)
@@ -335,7 +321,7 @@ def _normalize(response: Tensor, usable: Tensor, config: DepthEdgeConfig) -> Ten
         return (response * (config.step_level / config.step)).clamp_(0, 1)
     if config.normalization == "minmax":
         return _unit_range(response, usable)
-    strongest = _quantile(response, usable, config.percentile / 100)
+    strongest = masked_quantile(response, usable, config.percentile / 100)
     return torch.where(strongest > _ROUNDING, response / strongest.clamp_min(_ROUNDING), 0).clamp_(0, 1)
 
 
@@ -365,15 +351,7 @@ def _floor_rounding(response: Tensor) -> Tensor:
 
 
 def _median(values: Tensor, valid: Tensor) -> Tensor:
-    return _quantile(values, valid, 0.5)
-
-
-def _quantile(values: Tensor, valid: Tensor, q: float) -> Tensor:
-    """Lower quantile over the valid pixels of each image, (B, 1, 1, 1); 1 where none is valid."""
-    ordered = values.masked_fill(~valid, math.inf).flatten(1).sort(dim=1).values
-    last = valid.flatten(1).sum(1, keepdim=True) - 1
-    chosen = ordered.gather(1, (q * last).long().clamp_min(0))
-    return chosen.masked_fill(last < 0, 1).view(-1, 1, 1, 1)
+    return masked_quantile(values, valid, 0.5)
 
 
 def _measured(depth: Tensor, valid: Tensor | None, config: DepthEdgeConfig) -> tuple[Tensor, Tensor]:

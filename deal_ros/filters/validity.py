@@ -63,6 +63,14 @@ def erode_validity(valid: Tensor, radius: int) -> Tensor:
     return F.max_pool2d(invalid, 2 * radius + 1, stride=1, padding=radius) < 0.5
 
 
+def masked_quantile(values: Tensor, valid: Tensor, q: float) -> Tensor:
+    """Lower quantile over the valid pixels of each image, (B, 1, 1, 1); 1 where none is valid."""
+    ordered = values.masked_fill(~valid, math.inf).flatten(1).sort(dim=1).values
+    last = valid.flatten(1).sum(1, keepdim=True) - 1
+    chosen = ordered.gather(1, (q * last).long().clamp_min(0))
+    return chosen.masked_fill(last < 0, 1).view(-1, 1, 1, 1)
+
+
 def masked_resize(
     values: Tensor,
     valid: Tensor,
