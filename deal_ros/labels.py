@@ -17,8 +17,7 @@ MAX_LABEL_TEXT = 16384
 """Longest accepted text on the ``labels`` topic, in characters."""
 
 
-LABEL_LAG_NS = 2_000_000_000
-"""A frame stamped up to this long before the labels came shows what was in view before them."""
+_LABEL_LAG_NS = 2_000_000_000
 
 
 class LabelError(ValueError):
@@ -121,3 +120,14 @@ def palette(num_classes: int) -> NDArray[np.uint8]:
         colors[index] = np.round(255 * np.asarray(colorsys.hsv_to_rgb(hue, saturation, value)))
     colors[255] = 255
     return colors
+
+
+def exposed_before(stamp_ns: int, labels_at_ns: int) -> bool:
+    """Whether a frame was exposed shortly before its labels came, and so shows what was in view before.
+
+    Args:
+        stamp_ns: of the frame.
+        labels_at_ns: when the labels in force came, by the same clock. A frame that is more than two seconds older is
+            one of another clock, or of a recording that has begun anew.
+    """
+    return 0 < labels_at_ns - stamp_ns < _LABEL_LAG_NS

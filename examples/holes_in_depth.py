@@ -14,7 +14,7 @@ import torch
 from real_frame import frame
 from torch.nn import functional as F
 
-from deal_ros.filters import GATE_ZERO, depth_edges, nearer_side
+from deal_ros.filters import GATE_ZERO, depth_edges_with_sides
 from deal_ros.losses import RECOMMENDED
 
 
@@ -24,9 +24,8 @@ def outlines_in_depth(depth_m, truth, fill, size=(60, 80)):
     "Near" is one cell of DEAL's edge map. Third, where both meet, the share of sides that point into the object.
     """
     depth, config = torch.from_numpy(depth_m)[None], replace(RECOMMENDED.edges, fill=fill)
-    edges, weight = depth_edges(depth, config=config, size=size)
-    side = nearer_side(depth, config=config, size=size)[0]
-    seen = ((edges > GATE_ZERO) & (weight > 0))[0, 0] & side.any(0)
+    edges, weight, side = (found[0] for found in depth_edges_with_sides(depth, config=config, size=size))
+    seen = ((edges > GATE_ZERO) & (weight > 0))[0] & side.any(0)
     inwards = torch.zeros_like(side)
     for mask in truth.values():
         small = cv2.resize(mask.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)

@@ -21,12 +21,12 @@ def build(arguments: launching.Arguments) -> list:
 
     Where nobody said yet what to learn, there is nothing to collect or to train, and only the segmenter starts.
     """
-    learners = [
-        launching.start(arguments, "sample_collector", ("store", "classes")),
-        launching.start(arguments, "trainer", ("store", "models_folder", "recipe"), recipe=arguments.recipe()),
-    ]
-    segmenter = launching.start(arguments, "segmenter", ("models_folder", "fallback_model"), model=arguments["model"])
-    nodes = [*(learners if arguments.can_learn() else []), segmenter]
+    nodes = [launching.start(arguments, "segmenter", ("models_folder", "fallback_model"), model=arguments["model"])]
+    if arguments.can_learn():
+        nodes += [
+            launching.start(arguments, "sample_collector", ("store", "classes")),
+            launching.start(arguments, "trainer", ("store", "models_folder", "recipe"), recipe=arguments.recipe()),
+        ]
     return [*nodes, launching.rviz(arguments)] if arguments["rviz"] == "true" else nodes
 
 

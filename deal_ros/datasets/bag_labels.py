@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from deal_ros.config import ConfigError, load_yaml
-from deal_ros.labels import LABEL_LAG_NS, parse_labels
+from deal_ros.labels import exposed_before, parse_labels
 
 MAX_INTERVALS = 100_000
 
@@ -49,7 +49,7 @@ class TopicLabels:
 
     def __init__(self) -> None:
         self._labels: frozenset[str] | None = None
-        self._changed_ns = -LABEL_LAG_NS
+        self._changed_ns = 0
 
     def hear(self, text: str, log_ns: int) -> frozenset[str]:
         """Take the text of a message. After one that cannot be used, nothing is labelled until the next.
@@ -65,7 +65,7 @@ class TopicLabels:
 
     def precedes(self, stamp_ns: int) -> bool:
         """Whether a frame was exposed shortly before the newest labels came, and so shows what was in view before."""
-        return 0 < self._changed_ns - stamp_ns < LABEL_LAG_NS
+        return exposed_before(stamp_ns, self._changed_ns)
 
     def at(self, log_ns: int) -> frozenset[str] | None:
         """Return the labels of the newest message heard."""

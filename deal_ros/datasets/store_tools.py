@@ -135,15 +135,16 @@ def merge_stores(sources: Sequence[str | Path], out: str | Path, *, report: Repo
             units.append(source.depth_unit_m)
     added = 0
     with SampleStore.open_or_create(out, image_format=formats[0], depth_unit_m=max(units)) as target:
-        for path in sources:
+        for path, unit in zip(sources, units):  # all, before anything is copied
             if Path(path).resolve() == target.path.resolve():
                 raise StoreError(f"{path}: is both source and target; merge into another folder")
+            if unit > target.depth_unit_m:
+                raise StoreError(
+                    f"{path}: has depth in units of {unit:g} m, {out} of {target.depth_unit_m:g} m,"
+                    " where far readings do not fit; merge both into a new store"
+                )
+        for path in sources:
             with SampleStore.open(path) as source:
-                if source.depth_unit_m > target.depth_unit_m:
-                    raise StoreError(
-                        f"{path}: has depth in units of {source.depth_unit_m:g} m, {out} of {target.depth_unit_m:g} m,"
-                        " where far readings do not fit; merge both into a new store"
-                    )
                 added += copy_samples(source, target, _missing(source, target), report=report)
         target.save_cache()
     return added

@@ -18,7 +18,7 @@ def fill_holes(values: Tensor, valid: Tensor, radius: int) -> tuple[Tensor, Tens
     A step that a hole hides comes to lie in its middle, and the plane that the objects stand on goes on as it is.
 
     Args:
-        values: float (B, 1, h, w), linear on planes, such as 1/z; what stands in holes does not matter.
+        values: float (B, 1, h, w), linear on planes, such as 1/z; finite; what stands in holes does not matter.
         valid: bool (B, 1, h, w), False in holes.
         radius: pixels, >= 1.
 

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +44,6 @@ class CameraInputs:
         self._node = node
         self._on_depth = on_depth
         self.camera_matrix: NDArray[np.float64] | None = None
-        self._since = time.monotonic()
         compressed = node.parameters["rgb_transport"] == "compressed"
         self.rgb = self._subscribe(
             "rgb",
@@ -80,15 +78,12 @@ class CameraInputs:
 
     def complaints(self) -> list[str]:
         """Say what is wrong with the inputs right now, with remedies; empty when all is well or too young to tell."""
-        if time.monotonic() - self._since < self._node.parameters["input_timeout_s"]:
-            return []
         found = []
         images = [self.rgb] if self.depth is None else [self.rgb, self.depth]
         for subscription in images:
-            # Depth may be slower than colour, and may just have been asked for.
-            least = _LOST_BELOW * self.info.rate_hz if subscription is self.rgb else 0.0
             if subscription.age_s < self._node.parameters["input_timeout_s"]:
                 continue
+            least = _LOST_BELOW * self.info.rate_hz if subscription is self.rgb else 0.0  # depth may be slower
             if self.info.rate_hz >= 1.0 and (subscription.rate_hz < least or subscription.rate_hz == 0.0):
                 if subscription.publishers():
                     found.append(

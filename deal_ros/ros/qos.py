@@ -169,8 +169,10 @@ class LatchedSubscription:
 
     def follow(self) -> None:
         """Look at the publishers. Call about once a second."""
+        if self._volatile:
+            return
         offered = [info.qos_profile.durability for info in self._node.get_publishers_info_by_topic(self.topic)]
-        if self._volatile or DurabilityPolicy.VOLATILE not in offered:
+        if DurabilityPolicy.VOLATILE not in offered:
             return
         self._volatile = True
         self._node.get_logger().info(f"{self.topic}: subscribing again as volatile, to match its publishers")

@@ -18,7 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from deal_ros.datasets.keyframes import KeyframeConfig, KeyframeSelector
 from deal_ros.datasets.store import SampleStore
-from deal_ros.labels import LABEL_LAG_NS, LabelError
+from deal_ros.labels import LabelError, exposed_before
 from deal_ros.pairing import Pair
 from deal_ros.ros.collection import Collection, CollectionError, Labelled, Limits
 from deal_ros.ros.diagnostics import ERROR, WARN, Status
@@ -139,7 +139,7 @@ class SampleCollector(PorchNode):
         if collection is None or worker is None or not self.parameters["automatic"]:
             return
         reason = collection.wanted()
-        if not reason and 0 < self._labels_at - pair.stamp_ns < LABEL_LAG_NS:
+        if not reason and exposed_before(pair.stamp_ns, self._labels_at):
             reason = "before_labels"
         if reason:
             collection.skip(reason)
