@@ -14,14 +14,14 @@ from deal_ros.cli import UsageError
 from deal_ros.config import load_yaml
 
 
-def add_stage_arguments(parser: argparse.ArgumentParser, section: str) -> None:
+def add_stage_arguments(parser: argparse.ArgumentParser, section: str, example: str = "optimization.steps=500") -> None:
     """Add what every training verb has: a recipe to take settings from, single settings, device, progress."""
     from deal_ros.cli.reporting import add_progress_argument
 
     parser.add_argument(
         "--recipe", type=Path, metavar="FILE", help=f"recipe whose {section} section gives the settings"
     )
-    add_set_argument(parser, "optimization.steps=500")
+    add_set_argument(parser, example)
     add_device_argument(parser)
     add_progress_argument(parser)
 

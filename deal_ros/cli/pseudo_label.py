@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of label maps")
     parser.add_argument("--threshold", type=float, metavar="T", help="fixed background threshold, 0..1")
     parser.add_argument("--refine", choices=("none", "rgb", "rgbd", "crf"), help="default: the recipe's, else rgbd")
-    add_stage_arguments(parser, "pseudo_label")
+    add_stage_arguments(parser, "pseudo_label", "labels.band=0.05")
 
 
 def run(args: argparse.Namespace) -> int:

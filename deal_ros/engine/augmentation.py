@@ -94,7 +94,7 @@ def augment(frame: Frame, size: tuple[int, int], config: AugmentationConfig, rng
     angle = math.radians(rng.uniform(-config.rotate_deg, config.rotate_deg))
     shift = rng.uniform(-1, 1, size=2)
     view = warp(frame, size, fit=config.fit, zoom=zoom, flip=flip, angle_rad=angle, shift=(shift[0], shift[1]))
-    rgb = _change_colors(view.rgb, config, rng)
+    rgb = change_colors(view.rgb, config, rng)
     if config.erase and rng.random() < config.erase:
         rgb = _erase(rgb, config.erase_area, rng)
     return replace(view, rgb=rgb)
@@ -175,7 +175,8 @@ def resize_nearest(image: NDArray, size: tuple[int, int]) -> NDArray:
     return np.ascontiguousarray(image[rows[:, None], columns])
 
 
-def _change_colors(rgb: NDArray[np.uint8], config: AugmentationConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
+def change_colors(rgb: NDArray[np.uint8], config: AugmentationConfig, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return uint8 (H, W, 3) in other light: brightness, contrast, saturation and hue as ``config`` allows."""
     brightness, contrast, saturation = (
         1 + rng.uniform(-amount, amount) for amount in (config.brightness, config.contrast, config.saturation)
     )

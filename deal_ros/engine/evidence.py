@@ -30,6 +30,8 @@ from deal_ros.filters.noise import realsense_like
 DEFAULT = "default"
 """The cell in which nothing is varied."""
 CLEAN = "clean"
+TRAIN_SAMPLES = "train_samples"
+"""What an ablation may change beside the recipe: how many images are labelled."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ class Evidence:
         networks: by name, see :class:`NetworkRow`.
         losses: by name, see :class:`LossRow`.
         depths: by name, see :class:`DepthCondition`.
-        ablations: topic → value → changes of the recipe.
+        ablations: topic → value → changes of the recipe; ``train_samples`` among them trains on as many images only,
+            evenly spread.
         choice_seeds: seeds of the trials that decide between a network's choices.
         refinements: of :class:`~deal_ros.pseudo_labels.PseudoLabelConfig`, measured beside the raw maps.
         grids: the cells.
@@ -227,8 +230,7 @@ class Evidence:
         network = self.network(cell.network)
         layers = [self.settings, network.changes, network.choices.get(cell.choice), self.row(cell.losses).changes]
         if cell.ablation != DEFAULT:
-            topic, _, value = cell.ablation.partition(" = ")
-            layers.append({str(key): change for key, change in self.ablations[topic].items()}[value])
+            layers.append({key: value for key, value in self._ablation(cell).items() if key != TRAIN_SAMPLES})
         values = self._base(network.recipe)
         for layer in layers:
             values = merged(values, layer or {})
@@ -237,6 +239,16 @@ class Evidence:
         if self.condition(cell.depth).shuffled:
             config = replace(config, loader=replace(config.loader, shuffle_depth=True))
         return replace(recipe, train_cam=normalized(config), smoke={})
+
+    def train_samples(self, cell: Cell) -> int:
+        """Return how many images a cell trains on; 0 is all."""
+        return int(self._ablation(cell).get(TRAIN_SAMPLES, 0))
+
+    def _ablation(self, cell: Cell) -> dict[str, Any]:
+        if cell.ablation == DEFAULT:
+            return {}
+        topic, _, value = cell.ablation.partition(" = ")
+        return {str(key): change for key, change in self.ablations[topic].items()}[value]
 
     def _base(self, recipe: Path) -> dict[str, Any]:
         if recipe not in self._recipes:

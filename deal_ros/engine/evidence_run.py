@@ -32,16 +32,27 @@ import torch
 from deal_ros.datasets import open_dataset
 from deal_ros.datasets.base import SampleDataset
 from deal_ros.datasets.rendered import render_dataset
+from deal_ros.datasets.views import Subset
 from deal_ros.engine.checkpoint import CheckpointError, write_text
 from deal_ros.engine.distributed import Ranks, alone
-from deal_ros.engine.evaluate import evaluate_student
-from deal_ros.engine.evidence import Cell, DepthCondition, Evidence, digest, first_choice, normalized, plain
+from deal_ros.engine.evaluate import evaluate_student, spread
+from deal_ros.engine.evidence import (
+    TRAIN_SAMPLES,
+    Cell,
+    DepthCondition,
+    Evidence,
+    digest,
+    first_choice,
+    normalized,
+    plain,
+)
 from deal_ros.engine.evidence_measure import RAW, SWEPT, DegradedDepth, measure_cam
 from deal_ros.engine.objective import parse_terms
 from deal_ros.engine.progress import Cancelled, Progress, ProgressCallback, StopRequested, ignore_progress, never_stop
 from deal_ros.engine.provenance import commit, provenance
 from deal_ros.engine.pseudo_label import pseudo_label
 from deal_ros.engine.recipe import Recipe
+from deal_ros.engine.relabel import train_with_teacher
 from deal_ros.engine.run_folder import read_result
 from deal_ros.engine.train_cam import TrainCamResult, load_cam, train_cam, without_losses
 from deal_ros.engine.train_student import TrainStudentResult, train_student
@@ -227,7 +238,7 @@ class EvidenceRun:
             baseline = normalized(without_losses(config))
             reference, _ = self._cam(cell, replace(recipe, train_cam=baseline), DepthCondition())
             config = replace(config, baseline_map=reference.map)
-        train: SampleDataset = open_dataset(self._path, **self.evidence.train, split="train")
+        train = self._training(cell)
         if condition.effects is not None and "deal" in parse_terms(config.losses.terms):
             train = DegradedDepth(train, condition.effects)
         validation = open_dataset(self._path, **self.evidence.train, split="val")
@@ -239,8 +250,8 @@ class EvidenceRun:
         self, cell: Cell, recipe: Recipe, condition: DepthCondition, masks: bool
     ) -> tuple[TrainStudentResult, dict[str, Any] | None, dict[str, Any]]:
         """Make the student of a cell; return it, facts about its label maps, and what both cost."""
-        train: SampleDataset = open_dataset(self._path, **self.evidence.train, split="train")
-        identity: dict[str, Any] = {"student": plain(recipe.train_student), "train": self.evidence.train}
+        train = self._training(cell)
+        identity: dict[str, Any] = {"student": plain(recipe.train_student), "train": self._part(cell)}
         identity["student"]["optimization"]["seed"] = 0
         if masks:
             folder = self.out / "student" / f"true-masks-{digest(identity)}" / f"seed-{cell.seed}"
@@ -249,20 +260,21 @@ class EvidenceRun:
             return student, None, spent
         cam = self._cam_folder(cell, recipe, condition)
         identity |= {"cam": str(cam.relative_to(self.out)), "labels": plain(recipe.pseudo_label)}
+        identity["relabel"] = plain(recipe)["relabel"]
         identity["depth"] = plain(condition.effects) if condition.effects is not None else None
         folder = self.out / "student" / f"{cam.parent.name}-{digest(identity)}" / f"seed-{cell.seed}"
         seen = DegradedDepth(train, condition.effects) if condition.effects is not None else train
         with _accounted(folder / "student") as spent:
             labels = pseudo_label(seen, cam, folder / "labels", recipe.pseudo_label, **self._reports())
             origin = {**provenance(self._ranks.device), "cell": cell.name, "threshold": labels.threshold}
-            student = train_student(
-                train, labels.folder, folder / "student", recipe.train_student, provenance=origin, **self._reports()
+            taught = train_with_teacher(
+                train, labels.folder, folder, recipe.train_student, recipe.relabel, provenance=origin, **self._reports()
             )
-        return student, {"threshold": labels.threshold, "fractions": labels.fractions}, spent
+        return taught.student, {"threshold": labels.threshold, "fractions": labels.fractions}, spent
 
     def _cam_folder(self, cell: Cell, recipe: Recipe, condition: DepthCondition) -> Path:
         config = recipe.train_cam
-        identity = {"train_cam": plain(replace(config, baseline_map=None)), "train": self.evidence.train}
+        identity = {"train_cam": plain(replace(config, baseline_map=None)), "train": self._part(cell)}
         identity["train_cam"]["optimization"]["seed"] = 0
         if condition.effects is not None and "deal" in parse_terms(config.losses.terms):
             identity["depth"] = plain(condition.effects)
@@ -273,14 +285,25 @@ class EvidenceRun:
         """Digest what a raw record depends on; a record with a student also serves where none is asked for."""
         evidence, recipe = self.evidence, plain(self.evidence.cell_recipe(cell))
         masks = evidence.row(cell.losses).supervision == "true masks"
-        common: dict[str, Any] = {"domains": evidence.domains, "train": evidence.train}
+        common: dict[str, Any] = {"domains": evidence.domains, "train": self._part(cell)}
         common["samples"] = evidence.test_samples if split == TEST else evidence.validation_samples
         cam = {key: recipe[key] for key in ("train_cam", "pseudo_label")}
         cam |= {"refinements": list(evidence.refinements), "depth": plain(evidence.condition(cell.depth)), **common}
         student = {"true masks": common} if masks else cam
         student = {**student, **{key: recipe[key] for key in ("train_student", "evaluate")}}
+        student |= {} if masks else {"relabel": recipe["relabel"]}
         result = {} if masks else {"cam": digest(cam)}
         return result | ({"student": digest(student)} if masks or cell.students else {})
+
+    def _training(self, cell: Cell) -> SampleDataset:
+        train: SampleDataset = open_dataset(self._path, **self.evidence.train, split="train")
+        count = self.evidence.train_samples(cell)
+        return Subset(train, spread(list(range(len(train))), count)) if count else train
+
+    def _part(self, cell: Cell) -> dict[str, Any]:
+        """Plain values that name the training part of a cell."""
+        count = self.evidence.train_samples(cell)
+        return {**self.evidence.train, **({TRAIN_SAMPLES: count} if count else {})}
 
     def _open(self, domain: str, split: str, condition: DepthCondition) -> SampleDataset:
         dataset = open_dataset(self._path, **(self.evidence.domains[domain] or {}), split=split)

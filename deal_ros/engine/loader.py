@@ -28,11 +28,12 @@ from deal_ros.engine.augmentation import (
     shrink,
     warp,
 )
+from deal_ros.engine.pasting import PasteConfig, Paster
 from deal_ros.filters import DepthNoiseConfig, add_depth_noise
 from deal_ros.labels import label_vector
 from deal_ros.sample import Sample
 
-_ORDER, _VIEW, _NOISE, _SHUFFLE = 1, 2, 3, 4  # streams of the seed
+_ORDER, _VIEW, _NOISE, _SHUFFLE, _PASTE = 1, 2, 3, 4, 5  # streams of the seed
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,7 @@ class FrameSource(Dataset):
         indices: the positions to use, in order; ``None`` for all. Samples without labels are left out when
             ``target`` is ``None``.
         target: gives the label map uint8 (H, W) of a position in the data set and its sample, for students.
+        paste: paste objects into random views, along their label maps; needs ``target``.
 
     Raises:
         DatasetError: if no usable sample is left.
@@ -157,6 +159,7 @@ class FrameSource(Dataset):
         seed: int,
         indices: Sequence[int] | None = None,
         target: Callable[[int, Sample], NDArray[np.uint8]] | None = None,
+        paste: PasteConfig | None = None,
     ) -> None:
         chosen = range(len(dataset)) if indices is None else indices
         self.indices = [i for i in chosen if target is not None or dataset.labels(i) is not None]
@@ -172,6 +175,10 @@ class FrameSource(Dataset):
         self._views: dict[tuple[int, int], Frame] = {}
         self._view_bytes = 0
         self._other = _derangement(len(self.indices), seed) if config.shuffle_depth else None
+        self._paster: Paster | None = None
+        if paste is not None:
+            alone = [p for p, i in enumerate(self.indices) if len(dataset.labels(i) or ()) == 1]
+            self._paster = Paster(paste, alone, self.frame, config.size, config.augmentation)
 
     def __len__(self) -> int:
         """Return the number of usable samples."""
@@ -211,7 +218,10 @@ class FrameSource(Dataset):
         if self.config.cached_views and number == 1 and config.flip:
             return mirrored(self.plain(position))
         rng = np.random.default_rng([self.seed, _VIEW, position, number])
-        return augment(self.frame(position), self.config.size, config, rng)
+        view = augment(self.frame(position), self.config.size, config, rng)
+        if self._paster is None:
+            return view
+        return self._paster(view, np.random.default_rng([self.seed, _PASTE, position, number]))
 
     def view_number(self, position: int, epoch: int) -> int:
         """Which view a pass uses: every pass a new one, or one of the cached ones."""

@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Run a recipe: train-cam → pseudo-label → train-student → evaluate → report. A second start goes on where it stopped.
+"""Run a recipe: train-cam → pseudo-label → relabel → train-student → evaluate → report.
+
+A second start goes on where the first one stopped.
 
 ::
 
@@ -8,6 +10,7 @@
     OUT/data.json                which samples the run began with; later ones of a growing store are left out
     OUT/seed-0/cam-baseline/     CAM network without extra losses, if the recipe asks for it
     OUT/seed-0/cam/  labels/  student/bundle/  evaluation/
+    OUT/seed-0/labels-simple/  teacher/  labels-corrected/    if the recipe has a section relabel
     OUT/report.md  report.json   written when all seeds are done
 """
 
@@ -38,10 +41,10 @@ from deal_ros.engine.progress import ProgressCallback, StopRequested, ignore_pro
 from deal_ros.engine.provenance import provenance
 from deal_ros.engine.pseudo_label import CamMaker, PseudoLabelResult, pseudo_label
 from deal_ros.engine.recipe import ExperimentData, Recipe, check_layout, open_data
+from deal_ros.engine.relabel import TaughtStudent, train_with_teacher
 from deal_ros.engine.report import rows_of, write_report
 from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.train_cam import TrainCamResult, load_cam, train_cam, without_losses
-from deal_ros.engine.train_student import TrainStudentResult, train_student
 from deal_ros.sample import Sample
 from deal_ros.students import read_bundle
 from deal_ros.visualization import colorize_depth, contact_sheet, heatmap, overlay, save_png
@@ -126,11 +129,11 @@ def _run_seed(recipe: Recipe, data: ExperimentData, out: Path, name: str, report
     labels = pseudo_label(data.train, cam.run, out / "labels", recipe.pseudo_label, **reports)
     origin = {**provenance(ranks.device), "data": name, "recipe": recipe.name, "losses": config.losses.terms}
     origin |= {"seed": recipe.seeds[0], "map": cam.map, "threshold": labels.threshold}
-    student = train_student(
-        data.train, labels.folder, out / "student", recipe.train_student, provenance=origin, **reports
+    taught = train_with_teacher(
+        data.train, labels.folder, out, recipe.train_student, recipe.relabel, provenance=origin, **reports
     )
-    evaluation = _evaluate(recipe, data, out / "evaluation", baseline, cam, labels, student, reports)
-    return {"seed": recipe.seeds[0], "folder": out, "cam": cam, "student": student, "evaluation": evaluation}
+    evaluation = _evaluate(recipe, data, out / "evaluation", baseline, cam, labels, taught, reports)
+    return {"seed": recipe.seeds[0], "folder": out, "cam": cam, "student": taught.student, "evaluation": evaluation}
 
 
 def _evaluate(
@@ -140,7 +143,7 @@ def _evaluate(
     baseline: TrainCamResult | None,
     cam: TrainCamResult,
     labels: PseudoLabelResult,
-    student: TrainStudentResult,
+    taught: TaughtStudent,
     reports: dict[str, Any],
 ) -> dict[str, Any]:
     """Figures of all stages and a contact sheet."""
@@ -164,13 +167,13 @@ def _evaluate(
         if run is cam:
             chosen = {"truth-free" if recipe.pseudo_label.labels.mode == "contour" else "chosen": labels.threshold}
             figures["cam"][losses]["refined"] = measure(chosen, True)
-    network_of_student, spec = read_bundle(student.bundle)
+    network_of_student, spec = read_bundle(taught.student.bundle)
     tests = dict(data.test) or {"held-out" if data.validation is not None else "train": data.validation or data.train}
     for name, test in tests.items():
         figures["student"][name] = evaluate_student(
             test, network_of_student, recipe.evaluate, input_size=spec.input_size, **reports
         )
-    figures["agreement"] = student.agreement
+    figures["agreement"] = taught.student.agreement
     figures["fractions"] = labels.fractions
     if ranks.first:
         ask = partial(
@@ -181,7 +184,10 @@ def _evaluate(
             input_size=spec.input_size,
         )
         view = next(iter(tests.values()))
-        rows, titles = _pictures(data, makers, labels, ask)
+        folders = {"pseudo-label": labels.folder}
+        if taught.labels != labels.folder:
+            folders["corrected"] = taught.labels
+        rows, titles = _pictures(data, makers, folders, ask)
         save_png(out / "overlays.png", contact_sheet(rows, titles))
         rows, titles = _student_pictures(view, ask)
         save_png(out / "student.png", contact_sheet(rows, titles))
@@ -215,12 +221,12 @@ def _measurement(
 def _pictures(
     data: ExperimentData,
     makers: dict[str, CamMaker],
-    labels: PseudoLabelResult,
+    folders: dict[str, Path],
     ask: Callable[[Sample], Tensor],
 ) -> tuple[list[list[NDArray[np.uint8]]], list[str]]:
-    """Rows of image · depth · activations · pseudo-label · student · truth, on training samples."""
+    """Rows of image · depth · activations · label maps · student · truth, on training samples."""
     classes = tuple(data.train.classes)
-    titles = ["image", "depth", *(f"CAM {name}" for name in makers), "pseudo-label", "student", "truth"]
+    titles = ["image", "depth", *(f"CAM {name}" for name in makers), *folders, "student", "truth"]
     rows: list[list[NDArray[np.uint8]]] = []
     for index in _labelled(data.train, OVERLAYS):
         sample = data.train[index]
@@ -228,8 +234,9 @@ def _pictures(
         for maker in makers.values():
             cam, present = maker(sample, classes, refined=False)
             row.append(heatmap(cam[present].amax(0).cpu().numpy() if present.any() else cam[0].numpy(), sample.rgb))
-        path = map_path(labels.folder, data.train.sample_id(index))
-        row.append(overlay(sample.rgb, read_map(path, len(classes)), classes))
+        for folder in folders.values():
+            path = map_path(folder, data.train.sample_id(index))
+            row.append(overlay(sample.rgb, read_map(path, len(classes)), classes))
         row.append(overlay(sample.rgb, ask(sample).argmax(0).byte().cpu().numpy(), classes))
         truth = sample.mask if sample.mask is not None else np.full(sample.size, 255, np.uint8)
         row.append(overlay(sample.rgb, truth, classes))

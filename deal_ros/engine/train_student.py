@@ -25,6 +25,7 @@ from deal_ros.engine.feature_cache import feature_cache
 from deal_ros.engine.label_folder import LabelFolder
 from deal_ros.engine.loader import FrameSource, LoaderConfig, collate, plain_source
 from deal_ros.engine.optimization import OptimizationConfig
+from deal_ros.engine.pasting import PasteConfig
 from deal_ros.engine.plots import plot_metrics
 from deal_ros.engine.progress import ProgressCallback, StopRequested, ignore_progress, never_stop
 from deal_ros.engine.run_folder import BEST, RunFolder
@@ -79,6 +80,7 @@ class TrainStudentConfig:
         loader: sizes, augmentation, caches.
         optimization: steps, rates, precision, seed.
         loss: see :class:`StudentLossConfig`.
+        paste: put objects from images that show one class alone into other images; ``None`` does not.
         ema: decay of a moving average of the weights, which then is the result; 0 for none.
         evaluate_every: steps between two measurements of the agreement with the label maps.
         evaluate_samples: most samples for that.
@@ -95,6 +97,7 @@ class TrainStudentConfig:
     )
     optimization: OptimizationConfig = field(default_factory=lambda: OptimizationConfig(lr=2e-3, clip_norm=5.0))
     loss: StudentLossConfig = field(default_factory=StudentLossConfig)
+    paste: PasteConfig | None = None
     ema: float = 0.0
     evaluate_every: int = 100
     evaluate_samples: int = 64
@@ -167,7 +170,7 @@ def train_student(
         return TrainStudentResult(folder.path, folder / BUNDLE, done["agreement"], done["metrics"])
 
     target, indices = _targets(dataset, labels)
-    source = FrameSource(dataset, config.loader, seed=settings.seed, indices=indices, target=target)
+    source = FrameSource(dataset, config.loader, seed=settings.seed, indices=indices, target=target, paste=config.paste)
     seed_step(settings.seed, INITIALIZATION)
     student = create_student(config.student, len(classes), weights=config.weights, **config.arguments).to(ranks.device)
     averaged = copy.deepcopy(student) if config.ema else None

@@ -4,6 +4,7 @@
 
 from deal_ros.pseudo_labels.config import PseudoLabelConfig
 from deal_ros.pseudo_labels.contour_agreement import ContourAgreement, ContourAgreementConfig, choose_threshold
+from deal_ros.pseudo_labels.correction import corrected_map, without_classes
 from deal_ros.pseudo_labels.crf import CRF_PRESETS, CrfConfig, crf_cam
 from deal_ros.pseudo_labels.refine import refine_cam
 from deal_ros.pseudo_labels.threshold import ThresholdChoice, ThresholdSweep, label_map, sweep_threshold
@@ -17,8 +18,10 @@ __all__ = [
     "ThresholdChoice",
     "ThresholdSweep",
     "choose_threshold",
+    "corrected_map",
     "crf_cam",
     "label_map",
     "refine_cam",
     "sweep_threshold",
+    "without_classes",
 ]

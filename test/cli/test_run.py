@@ -115,7 +115,15 @@ def test_the_stages_one_by_one(tmp_path, capsys):
     head = ["--set", TINY[1].removeprefix("train_student."), "--set", "weights=none", "--steps", "2", *small]
     assert main(["train-student", "--data", store, "--labels", labels, "--out", student, *head]) == DONE
     bundle = results(capsys)[-1]["result"]["bundle"]
-    for what in (["--bundle", bundle], ["--labels", labels], ["--cam", cam, "--refine", "rgb"]):
+    simple = str(tmp_path / "simple")
+    assert (
+        main(
+            ["relabel", "--data", store, "--labels", labels, "--out", simple, "--set", "least=4", "--progress", "json"]
+        )
+        == DONE
+    )
+    assert results(capsys)[-1]["result"]["taught"] == ["milk", "ketchup"]
+    for what in (["--bundle", bundle], ["--labels", labels], ["--labels", simple], ["--cam", cam, "--refine", "rgb"]):
         assert main(["evaluate", "--data", store, *what, "--progress", "json"]) == DONE
         assert results(capsys)[-1]["result"]["samples"] == 8
 

@@ -67,7 +67,7 @@ GRID = {
         "true masks": {"supervision": "true masks"},
     },
     "depths": {"clean": {}, "shuffled": {"shuffled": True}, "missing 0.5": {"noise": {"missing": 0.5}}},
-    "ablations": {"mu": {1.5: {"train_cam": {"losses": {"deal": {"mu": 1.5}}}}, 2.5: {}}},
+    "ablations": {"mu": {1.5: {"train_cam": {"losses": {"deal": {"mu": 1.5}}}}, 2.5: {}}, "images": {6: {"train_samples": 6}}},
     "refinements": ["rgbd"],
     "seeds": [0],
     "validation_samples": 3,
@@ -76,7 +76,7 @@ GRID = {
         {"networks": ["generic"], "losses": ["baseline", "deal"], "students": True, "table": True},
         {"networks": ["generic"], "losses": ["true masks"], "table": True},
         {"networks": ["generic"], "losses": ["baseline", "deal"], "depths": ["missing 0.5"]},
-        {"networks": ["generic"], "losses": ["deal"], "ablations": ["mu"]},
+        {"networks": ["generic"], "losses": ["deal"], "ablations": ["mu", "images"]},
     ],
 }
 
@@ -128,9 +128,10 @@ def test_a_grid_runs_resumes_and_becomes_tables(tmp_path, data, monkeypatch, cap
     assert any("cell" in stage for stage in stages)
     assert {options["split"] for options in opened} == {"train", "val"}, "the test split stays closed"
 
-    # Baseline twice (two choices), DEAL at the chosen one: plain, with holes, and mu 1.5; mu 2.5 is the plain run.
-    assert len(list((out / "cam").glob("generic-none-*"))) == 2
-    assert len(list((out / "cam").glob("generic-deal-*"))) == 3
+    # Baseline twice (two choices) and on six images, for the gate of the next; DEAL at the chosen one: plain, with
+    # holes, on six images, and mu 1.5; mu 2.5 is the plain run.
+    assert len(list((out / "cam").glob("generic-none-*"))) == 3
+    assert len(list((out / "cam").glob("generic-deal-*"))) == 4
     chosen = json.loads((out / "chosen.json").read_text())
     assert set(chosen["scores"]) == {"generic/baseline"}
     best = chosen["chosen"]["generic/baseline"]

@@ -16,10 +16,12 @@ from deal_ros.datasets.miniature import miniature_sample, write_store, write_voc
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.views import Subset, split_by_sequence
 from deal_ros.engine.checkpoint import CheckpointError
+from deal_ros.engine.pasting import PasteConfig
 from deal_ros.engine.pipeline import run_pipeline, summary
 from deal_ros.engine.progress import Cancelled
 from deal_ros.engine.provenance import commit, provenance
 from deal_ros.engine.recipe import Recipe, RecipeData, load_recipe, merged
+from deal_ros.engine.relabel import RelabelConfig
 from deal_ros.students import read_bundle
 
 
@@ -109,6 +111,24 @@ def test_a_store_that_grows_meanwhile_does_not_change_the_run(tmp_path, store):
     assert read_bundle(grown.bundle)[1].classes == ("milk", "ketchup")
     with pytest.raises(CheckpointError, match="not the data"):
         run_pipeline(recipe_of(), write_store(tmp_path / "other", per_class=3), tmp_path / "grown")
+
+
+def test_label_maps_are_corrected_where_the_recipe_says_so(tmp_path, store):
+    with SampleStore.open(store, writable=True) as samples:
+        for number in range(4):
+            samples.append(miniature_sample([1, 2], samples.classes, seed=90 + number), sequence="table")
+    stages = []
+    recipe = recipe_of(relabel=RelabelConfig(least=2), train_student=student_config(steps=3, paste=PasteConfig()))
+    result = run_pipeline(recipe, store, tmp_path / "out", on_progress=lambda p: stages.append(p.stage))
+    assert [stage for stage in dict.fromkeys(stages) if "label" in stage or "student" in stage] == [
+        "pseudo-label threshold",
+        "pseudo-label",
+        "relabel",
+        "train-student (teacher)",
+        "train-student",
+    ]
+    assert read_bundle(result.bundle)[1].training["labels"] == "labels-corrected"
+    assert {path.name for path in (tmp_path / "out" / "seed-0").iterdir()} >= {"labels", "labels-simple", "teacher"}
 
 
 def test_other_settings_in_the_folder_are_refused(tmp_path, store):

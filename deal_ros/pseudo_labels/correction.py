@@ -1,0 +1,64 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Correct the label map of an image that shows several classes with what a segmenter learnt from simpler images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from deal_ros.sample import IGNORE_ID
+
+
+def without_classes(labels: NDArray[np.uint8], hidden: Sequence[int]) -> NDArray[np.uint8]:
+    """Return the map with the pixels of some classes unlabelled.
+
+    Args:
+        labels: uint8 (H, W): 0 background, 1..K classes, 255 unlabelled.
+        hidden: ids to hide.
+
+    Example:
+        >>> without_classes(np.uint8([[0, 1, 2, 255]]), [2]).tolist()
+        [[0, 1, 255, 255]]
+    """
+    return np.where(np.isin(labels, list(hidden)), np.uint8(IGNORE_ID), labels)
+
+
+def corrected_map(
+    labels: NDArray[np.uint8], probabilities: Tensor, present: Any, confidence: float
+) -> NDArray[np.uint8]:
+    """Let a segmenter that is told which classes are in view name the objects of a label map.
+
+    Background stays: activation that depth has aligned seldom misses an object. Every other pixel, also one that was
+    unlabelled, becomes the class that is most probable among those in view and background; it becomes 255 where that
+    is background or not probable enough.
+
+    Source: restricting a network's own prediction to the image labels is the second step of STC (Wei et al., arXiv
+    1509.03150); keeping the background of the first map is ours.
+
+    Args:
+        labels: uint8 (H, W): 0 background, 1..K classes, 255 unlabelled.
+        probabilities: float (K+1, H, W), background first.
+        present: (K,), true for classes in view.
+        confidence: least probability, 0..1, after those of absent classes are taken out.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    if probabilities.shape[1:] != labels.shape:
+        raise ValueError(f"probabilities must be (K+1, {labels.shape}), got {tuple(probabilities.shape)}")
+    chosen = np.append(True, np.asarray(present) > 0)
+    if len(chosen) != len(probabilities):
+        raise ValueError(f"present must be ({len(probabilities) - 1},), got ({len(chosen) - 1},)")
+    likely = probabilities.float().cpu().numpy() * chosen[:, None, None]
+    best = likely.argmax(0)
+    share = np.take_along_axis(likely, best[None], 0)[0] / np.maximum(likely.sum(0), 1e-9)
+    named = np.where((best > 0) & (share >= confidence), best, IGNORE_ID).astype(np.uint8)
+    return np.where(labels == 0, np.uint8(0), named)

@@ -1,0 +1,155 @@
+# SPDX-FileCopyrightText: 2026 deal_ros contributors
+# SPDX-License-Identifier: Apache-2.0
+"""Images that show one class alone correct the label maps of those that show several."""
+
+import numpy as np
+import pytest
+import torch
+from engine_runs import StopAfter
+from engine_scenes import CLASSES, SIZE, MemoryDataset, scenes, student_config
+
+from deal_ros.datasets.base import DatasetError
+from deal_ros.datasets.miniature import miniature_sample
+from deal_ros.engine.checkpoint import CheckpointError
+from deal_ros.engine.label_folder import LabelFolder, map_path, write_index, write_map
+from deal_ros.engine.progress import Cancelled
+from deal_ros.engine.relabel import RelabelConfig, relabel, shown_alone, train_with_teacher
+from deal_ros.pseudo_labels import corrected_map
+from deal_ros.sample import IGNORE_ID
+
+CONFIG = RelabelConfig(least=2, confidence=0.5)
+
+
+def dataset_of(simple=12, pairs=6):
+    """Scenes of one class, then scenes of two."""
+    samples = scenes(simple).samples
+    for number in range(pairs):
+        samples.append(miniature_sample([1 + number % 3, 1 + (number + 1) % 3], CLASSES, seed=100 + number, size=SIZE))
+    return MemoryDataset(samples)
+
+
+def swapped(sample):
+    """The true mask with its two classes mistaken for one another."""
+    first, second = sorted(CLASSES.index(name) + 1 for name in sample.labels)
+    mask = sample.mask.copy()
+    mask[sample.mask == first], mask[sample.mask == second] = second, first
+    return mask
+
+
+def labels_of(dataset, folder):
+    """True maps of simple images, swapped ones of the others."""
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        mask = swapped(sample) if len(sample.labels) > 1 else sample.mask
+        write_map(map_path(folder, dataset.sample_id(index)), mask)
+    write_index(folder, {"classes": list(dataset.classes)})
+    return folder
+
+
+@pytest.fixture
+def labels(tmp_path):
+    (tmp_path / "maps").mkdir()
+    return labels_of(dataset_of(), tmp_path / "maps")
+
+
+def test_background_stays_and_only_present_and_probable_classes_are_named():
+    labels = np.uint8([[0, 1, 2, IGNORE_ID, 1]])
+    likely = torch.zeros(4, 1, 5)
+    likely[3, 0, 0] = 1.0  # an object where the map says background
+    likely[:, 0, 1] = torch.tensor([0.1, 0.1, 0.2, 0.6])  # class 3 is not in view: two thirds are class 2's ...
+    likely[:, 0, 2] = torch.tensor([0.6, 0.3, 0.1, 0.0])
+    likely[:, 0, 3] = torch.tensor([0.1, 0.8, 0.1, 0.0])  # unlabelled becomes labelled
+    likely[:, 0, 4] = torch.tensor([0.3, 0.3, 0.4, 0.0])
+    found = corrected_map(labels, likely, [True, True, False], 0.45)
+    assert found.tolist() == [[0, 2, IGNORE_ID, 1, IGNORE_ID]]
+
+
+def test_maps_and_probabilities_must_fit():
+    with pytest.raises(ValueError, match="probabilities must be"):
+        corrected_map(np.zeros((4, 4), np.uint8), torch.zeros(3, 4, 5), [True, True], 0.5)
+    with pytest.raises(ValueError, match="present must be"):
+        corrected_map(np.zeros((4, 4), np.uint8), torch.zeros(3, 4, 4), [True], 0.5)
+
+
+def test_without_a_teacher_objects_of_images_with_several_classes_are_left_unlabelled(tmp_path, labels):
+    dataset = dataset_of()
+    result = relabel(dataset, labels, tmp_path / "simple", CONFIG)
+    assert (result.taught, result.changed) == (CLASSES, 6)
+    old, new = LabelFolder(labels, CLASSES), LabelFolder(tmp_path / "simple", CLASSES)
+    for index in range(len(dataset)):
+        before, after = old.read(dataset.sample_id(index)), new.read(dataset.sample_id(index))
+        expected = before if index < 12 else np.where(before == 0, 0, IGNORE_ID)
+        np.testing.assert_array_equal(after, expected)
+    assert sum(result.fractions.values()) == pytest.approx(1)
+
+
+def test_a_class_that_is_hardly_shown_alone_keeps_its_labels(tmp_path):
+    samples = dataset_of().samples
+    dataset = MemoryDataset([s for s in samples if s.labels != {"butter"}])
+    (tmp_path / "maps").mkdir()
+    result = relabel(dataset, labels_of(dataset, tmp_path / "maps"), tmp_path / "simple", CONFIG)
+    assert result.taught == ("milk", "ketchup")
+    seen = set()
+    for index in range(8, len(dataset)):
+        seen |= set(np.unique(LabelFolder(tmp_path / "simple", CLASSES).read(dataset.sample_id(index))).tolist())
+    assert seen == {0, 3, IGNORE_ID}
+    assert shown_alone(dataset, least=5) == ()
+
+
+def test_a_student_of_simple_images_puts_right_what_the_maps_of_others_confuse(tmp_path, labels):
+    dataset = dataset_of()
+    taught = train_with_teacher(dataset, labels, tmp_path / "run", student_config(steps=40), CONFIG)
+    assert taught.labels == tmp_path / "run" / "labels-corrected"
+    assert taught.student.run == tmp_path / "run" / "student"
+    right = wrong = 0
+    for index in range(12, len(dataset)):
+        truth, mask = dataset[index].mask, LabelFolder(taught.labels, CLASSES).read(dataset.sample_id(index))
+        named = (mask > 0) & (mask != IGNORE_ID)
+        right, wrong = right + (mask[named] == truth[named]).sum(), wrong + (mask[named] != truth[named]).sum()
+    assert right > 500  # of the maps that it began with, none was right
+    assert right > 9 * wrong
+
+
+def test_what_was_interrupted_ends_as_what_was_not(tmp_path, labels):
+    whole = train_with_teacher(dataset_of(), labels, tmp_path / "whole", student_config(steps=4), CONFIG)
+    for stop in (10, 20, 12):  # while hiding, in the teacher, while correcting
+        with pytest.raises(Cancelled):
+            train_with_teacher(
+                dataset_of(), labels, tmp_path / "parts", student_config(steps=4), CONFIG, should_stop=StopAfter(stop)
+            )
+    parts = train_with_teacher(dataset_of(), labels, tmp_path / "parts", student_config(steps=4), CONFIG)
+    for path in whole.labels.glob("*.png"):
+        assert path.read_bytes() == (parts.labels / path.name).read_bytes()
+    assert (whole.student.bundle / "model.safetensors").read_bytes() == (
+        parts.student.bundle / "model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("correction", [None, CONFIG])
+def test_where_there_is_nothing_to_correct_the_maps_are_used_as_they_are(tmp_path, correction):
+    dataset = scenes(6)
+    (tmp_path / "maps").mkdir()
+    folder = labels_of(dataset, tmp_path / "maps")
+    taught = train_with_teacher(dataset, folder, tmp_path, student_config(steps=2), correction)
+    assert taught.labels == folder
+    assert not (tmp_path / "teacher").exists()
+
+
+def test_another_teacher_or_one_of_other_classes_is_refused(tmp_path, labels):
+    dataset = dataset_of()
+    teacher = train_with_teacher(dataset, labels, tmp_path / "run", student_config(steps=2), CONFIG).student.bundle
+    relabel(dataset, labels, tmp_path / "new", CONFIG)
+    with pytest.raises(CheckpointError, match="other settings"):
+        relabel(dataset, labels, tmp_path / "new", CONFIG, teacher=teacher)
+    other = MemoryDataset(dataset.samples, ("milk", "ketchup", "jam"))
+    for path in labels.glob("*.png"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    write_index(tmp_path, {"classes": ["milk", "ketchup", "jam"]})
+    with pytest.raises(DatasetError, match="teacher must know milk, ketchup, jam"):
+        relabel(other, tmp_path, tmp_path / "other", CONFIG, teacher=teacher)
+
+
+@pytest.mark.parametrize("change", [{"least": 0}, {"confidence": 1.5}])
+def test_impossible_settings_are_refused(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        RelabelConfig(**change)
