@@ -67,7 +67,10 @@ GRID = {
         "true masks": {"supervision": "true masks"},
     },
     "depths": {"clean": {}, "shuffled": {"shuffled": True}, "missing 0.5": {"noise": {"missing": 0.5}}},
-    "ablations": {"mu": {1.5: {"train_cam": {"losses": {"deal": {"mu": 1.5}}}}, 2.5: {}}, "images": {6: {"train_samples": 6}}},
+    "ablations": {
+        "mu": {1.5: {"train_cam": {"losses": {"deal": {"mu": 1.5}}}}, 2.5: {}},
+        "images": {6: {"train_samples": 6}},
+    },
     "refinements": ["rgbd"],
     "seeds": [0],
     "validation_samples": 3,
