@@ -7,11 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from engine_scenes import cam_config, label_config, scenes, student_config
+from engine_scenes import CLASSES, SIZE, MemoryDataset, cam_config, label_config, scenes, student_config
 
+from deal_ros.datasets.miniature import miniature_sample
 from deal_ros.engine.distributed import distributed
 from deal_ros.engine.evaluate import evaluate_cam, evaluate_labels, evaluate_student
 from deal_ros.engine.pseudo_label import pseudo_label
+from deal_ros.engine.relabel import RelabelConfig, relabel
 from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.train_cam import load_cam, train_cam
 from deal_ros.engine.train_student import train_student
@@ -37,6 +39,11 @@ def main(out: Path) -> None:
         # AdamW's first steps go by the sign of a gradient, however small; SGD's by its size, which can be compared.
         config = replace(config, optimization=replace(config.optimization, optimizer="sgd", lr=0.1))
         student = train_student(data, labels.folder, out / "student", config, ranks=ranks)
+        tables = [miniature_sample([1, 2], CLASSES, seed=70 + number, size=SIZE) for number in range(3)]
+        mixed = MemoryDataset([*data.samples[:6], *tables])
+        seen = pseudo_label(mixed, out / "timm", out / "mixed", label_config(), ranks=ranks)
+        correction = RelabelConfig(least=2, confidence=0.0)
+        relabel(mixed, seen.folder, out / "corrected", correction, teacher=student.bundle, ranks=ranks)
         figures = {
             "labels": evaluate_labels(data, labels.folder, ranks=ranks),
             "student": evaluate_student(data, read_bundle(student.bundle)[0], ranks=ranks),

@@ -57,15 +57,23 @@ def test_two_ranks_train_like_one(runs, stage):
             assert a["lambda"] == pytest.approx(b["lambda"], rel=2e-2)
 
 
-def test_two_ranks_share_the_labelling(runs):
-    names = [sorted(p.name for p in (runs / n / "labels").glob("*.png")) for n in ("one", "two")]
+@pytest.mark.parametrize(("folder", "maps"), [("labels", 10), ("corrected", 9)])
+def test_two_ranks_share_the_labelling(runs, folder, maps):
+    names = [sorted(p.name for p in (runs / n / folder).glob("*.png")) for n in ("one", "two")]
     assert names[0] == names[1]
-    assert len(names[0]) == 10
+    assert len(names[0]) == maps
     differing = [
-        np.mean(read_map(runs / "one" / "labels" / name, 3) != read_map(runs / "two" / "labels" / name, 3))
+        np.mean(read_map(runs / "one" / folder / name, 3) != read_map(runs / "two" / folder / name, 3))
         for name in names[0]
     ]
     assert np.mean(differing) < 0.01
+
+
+def test_two_ranks_agree_on_what_was_corrected(runs):
+    one, two = (read_result(runs / n / "corrected") for n in ("one", "two"))
+    assert one["taught"] == two["taught"] == ["milk", "ketchup", "butter"]
+    assert one["changed"] == two["changed"] == 3
+    assert one["fractions"] == pytest.approx(two["fractions"], abs=0.01)
 
 
 def test_two_ranks_measure_what_one_measures(runs):
