@@ -34,6 +34,8 @@ from deal_ros.sample import IGNORE_ID, Sample
 from deal_ros.students import InferenceConfig, read_bundle
 
 STAGE = "relabel"
+SIMPLE, TEACHER, CORRECTED = "labels-simple", "teacher", "labels-corrected"
+"""Folders of a run whose student has a teacher."""
 
 
 @dataclass(frozen=True)
@@ -202,10 +204,9 @@ def train_with_teacher(
     out, maps = Path(out), Path(labels)
     plain = {**reports, "on_progress": on_progress}
     if correction is not None:
-        simple = relabel(dataset, labels, out / "labels-simple", correction, **plain)
+        simple = relabel(dataset, labels, out / SIMPLE, correction, **plain)
         if simple.changed:
             marked = {**reports, "on_progress": lambda p: on_progress(replace(p, stage=f"{p.stage} (teacher)"))}
-            teacher = train_student(dataset, simple.folder, out / "teacher", config, **marked)
-            corrected = out / "labels-corrected"
-            maps = relabel(dataset, labels, corrected, correction, teacher=teacher.bundle, **plain).folder
+            teacher = train_student(dataset, simple.folder, out / TEACHER, config, **marked)
+            maps = relabel(dataset, labels, out / CORRECTED, correction, teacher=teacher.bundle, **plain).folder
     return TaughtStudent(train_student(dataset, maps, out / "student", config, provenance=provenance, **plain), maps)

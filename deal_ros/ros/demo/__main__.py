@@ -178,7 +178,7 @@ class Demo:
         rows.append(("pair rate while gathering", f"{collection['pair_rate_hz']:.1f} Hz of {self.settings.rate_hz:g}"))
         for name, miou in stages["cams"].items():
             rows.append((f"CAM seeds {name}, mIoU", f"{100 * miou:.1f} %  (mAP {100 * stages['maps'][name]:.1f} %)"))
-        return [*rows, ("pseudo-labels, mIoU", f"{100 * stages['labels']:.1f} %")]
+        return [*rows, *((f"{name}, mIoU", f"{100 * miou:.1f} %") for name, miou in stages["labels"].items())]
 
     def _await(self, what: str, condition: Any, timeout_s: float) -> None:
         self.operator.wait_for(what, condition, timeout_s, self.robot.check)

@@ -16,6 +16,7 @@ from deal_ros.engine.evaluate import EvaluateConfig, evaluate_cam, evaluate_labe
 from deal_ros.engine.label_folder import LabelFolder
 from deal_ros.engine.pseudo_label import CamMaker
 from deal_ros.engine.recipe import Recipe
+from deal_ros.engine.relabel import CORRECTED
 from deal_ros.engine.train_cam import load_cam
 from deal_ros.ros.demo.judging import TruthfulDataset
 from deal_ros.ros.demo.operator import Show
@@ -24,6 +25,8 @@ from deal_ros.students import Predictor
 from deal_ros.visualization import colorize_depth, contact_sheet, heatmap, overlay, save_png
 
 CAMS = {"without DEAL": "cam-baseline", "with DEAL": "cam"}
+LABELS = {"pseudo-labels": "labels", "corrected": CORRECTED}
+"""Label maps by name; the second where the recipe corrects them and some image shows several classes."""
 TILE_PX = 200
 
 
@@ -33,12 +36,12 @@ class StageScores:
 
     Args:
         cams: of the CAM seeds, by ``without DEAL`` and ``with DEAL``, each at its best threshold.
-        labels: of the pseudo-labels that the student learnt from; a 255 counts as a miss.
+        labels: of the label maps, by name; a 255 counts as a miss.
         maps: classification mAP of the CAM networks, as ``cams``.
     """
 
     cams: Mapping[str, float]
-    labels: float
+    labels: Mapping[str, float]
     maps: Mapping[str, float]
 
 
@@ -58,7 +61,12 @@ def score_stages(run: Path, recipe: Recipe, dataset: TruthfulDataset, samples: i
         found = evaluate_cam(dataset, network, recipe.pseudo_label, trained.loader.size, config)
         cams[name] = found["swept"]["miou"]
         maps[name] = read_map(run / folder)
-    return StageScores(cams, evaluate_labels(dataset, run / "labels", config)["miou"], maps)
+    labels = {name: evaluate_labels(dataset, path, config)["miou"] for name, path in _label_folders(run).items()}
+    return StageScores(cams, labels, maps)
+
+
+def _label_folders(run: Path) -> dict[str, Path]:
+    return {name: run / folder for name, folder in LABELS.items() if (run / folder).is_dir()}
 
 
 def read_map(folder: Path) -> float:
@@ -71,29 +79,30 @@ def read_map(folder: Path) -> float:
 
 
 def training_sheet(run: Path, recipe: Recipe, dataset: TruthfulDataset, indices: Sequence[int], path: Path) -> Path:
-    """One row per sample: image · depth · CAM · CAM with DEAL · pseudo-label · student · truth."""
+    """One row per sample: image · depth · CAM · CAM with DEAL · label maps · student · truth."""
     classes = tuple(dataset.classes)
     networks = {name: load_cam(run / folder) for name, folder in CAMS.items()}
     makers = {
         name: CamMaker(network, recipe.pseudo_label, trained.loader.size, torch.device("cpu"))
         for name, (network, _, trained) in networks.items()
     }
-    labels = LabelFolder(run / "labels", classes)
+    labels = {name: LabelFolder(folder, classes) for name, folder in _label_folders(run).items()}
     rows = []
-    with_masks = [index for index in indices if labels.has(dataset.sample_id(index))]
+    with_masks = [i for i in indices if all(maps.has(dataset.sample_id(i)) for maps in labels.values())]
     predictor = Predictor(run / "student" / "bundle")
     try:
         for index in with_masks:
             sample = dataset[index]
             row = [sample.rgb, colorize_depth(sample.depth_m)]
             row += [_activation(maker, sample, classes) for maker in makers.values()]
-            for mask in (labels.read(dataset.sample_id(index)), predictor.predict(sample.rgb).mask, sample.mask):
+            drawn = [maps.read(dataset.sample_id(index)) for maps in labels.values()]
+            for mask in (*drawn, predictor.predict(sample.rgb).mask, sample.mask):
                 shown = mask if mask is not None else np.full(sample.size, 255, np.uint8)
                 row.append(overlay(sample.rgb, shown, classes))
             rows.append(row)
     finally:
         predictor.close()
-    titles = ["image", "depth", *(f"CAM {name}" for name in makers), "pseudo-label", "student", "truth"]
+    titles = ["image", "depth", *(f"CAM {name}" for name in makers), *labels, "student", "truth"]
     return save_png(path, contact_sheet(rows, titles, TILE_PX))
 
 
