@@ -46,18 +46,22 @@ class RelabelConfig:
 
     Args:
         least: images that show a class alone, without which its labels stay as they are.
-        confidence: least probability of a corrected pixel, 0..1; others are left unlabelled.
+        confidence: least probability, 0..1, of a class that the teacher names; less is left unlabelled.
+        background_confidence: the same of background. It is how things without a class that stand out in depth become
+            background, and must be high, because a teacher misses objects more often than it invents them.
     """
 
     least: int = 5
-    confidence: float = 0.7
+    confidence: float = 0.5
+    background_confidence: float = 0.9
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.least < 1:
             raise ValueError(f"least must be at least 1, got {self.least}")
-        if not 0 <= self.confidence <= 1:
-            raise ValueError(f"confidence must be in [0, 1], got {self.confidence}")
+        for name in ("confidence", "background_confidence"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,7 @@ def relabel(
     classes, maps = tuple(dataset.classes), LabelFolder(labels, dataset.classes)
     taught = shown_alone(dataset, config.least)
     ids = [classes.index(name) + 1 for name in taught]
-    corrector = _Corrector(teacher, classes, config.confidence, ranks.device) if teacher is not None else None
+    corrector = _Corrector(teacher, classes, config, ranks.device) if teacher is not None else None
     by = corrector.version if corrector is not None else ""
     identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "teacher": by}
     folder = RunFolder(out, {**identity, "config": to_mapping(config)}, writer=ranks.first)
@@ -163,18 +167,22 @@ def relabel(
 class _Corrector:
     """A teacher that is told the image labels."""
 
-    def __init__(self, bundle: str | Path, classes: tuple[str, ...], confidence: float, device: torch.device) -> None:
+    def __init__(
+        self, bundle: str | Path, classes: tuple[str, ...], config: RelabelConfig, device: torch.device
+    ) -> None:
         student, spec = read_bundle(bundle)
         if spec.classes != classes:
             raise DatasetError(f"{bundle}: teacher must know {', '.join(classes)}, got {', '.join(spec.classes)}")
         self.version = spec.version
         self._student, self._size, self._classes = student.to(device).eval(), spec.input_size, classes
-        self._confidence, self._device = confidence, device
+        self._config, self._device = config, device
         self._asked = EvaluateConfig(inference=InferenceConfig(flip=True))
 
     def __call__(self, sample: Sample, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         likely = student_probabilities(self._student, sample, self._asked, self._device, self._size)
-        return corrected_map(labels, likely, label_vector(sample.labels or (), self._classes), self._confidence)
+        present = label_vector(sample.labels or (), self._classes)
+        sure = self._config.confidence, self._config.background_confidence
+        return corrected_map(labels, likely, present, *sure)
 
 
 def train_with_teacher(

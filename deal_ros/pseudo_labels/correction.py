@@ -29,13 +29,13 @@ def without_classes(labels: NDArray[np.uint8], hidden: Sequence[int]) -> NDArray
 
 
 def corrected_map(
-    labels: NDArray[np.uint8], probabilities: Tensor, present: Any, confidence: float
+    labels: NDArray[np.uint8], probabilities: Tensor, present: Any, confidence: float, background_confidence: float
 ) -> NDArray[np.uint8]:
     """Let a segmenter that is told which classes are in view name the objects of a label map.
 
     Background stays: activation that depth has aligned seldom misses an object. Every other pixel, also one that was
-    unlabelled, becomes the class that is most probable among those in view and background; it becomes 255 where that
-    is background or not probable enough.
+    unlabelled, becomes what is most probable among the classes in view and background, or 255 where that is not
+    probable enough.
 
     Source: restricting a network's own prediction to the image labels is the second step of STC (Wei et al., arXiv
     1509.03150); keeping the background of the first map is ours.
@@ -44,7 +44,8 @@ def corrected_map(
         labels: uint8 (H, W): 0 background, 1..K classes, 255 unlabelled.
         probabilities: float (K+1, H, W), background first.
         present: (K,), true for classes in view.
-        confidence: least probability, 0..1, after those of absent classes are taken out.
+        confidence: least probability of a class, 0..1, after those of absent classes are taken out.
+        background_confidence: the same of background.
 
     Returns:
         uint8 (H, W).
@@ -60,5 +61,5 @@ def corrected_map(
     likely = probabilities.float().cpu().numpy() * chosen[:, None, None]
     best = likely.argmax(0)
     share = np.take_along_axis(likely, best[None], 0)[0] / np.maximum(likely.sum(0), 1e-9)
-    named = np.where((best > 0) & (share >= confidence), best, IGNORE_ID).astype(np.uint8)
-    return np.where(labels == 0, np.uint8(0), named)
+    sure = share >= np.where(best > 0, confidence, background_confidence)
+    return np.where(labels == 0, 0, np.where(sure, best, IGNORE_ID)).astype(np.uint8)

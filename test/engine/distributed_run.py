@@ -42,7 +42,7 @@ def main(out: Path) -> None:
         tables = [miniature_sample([1, 2], CLASSES, seed=70 + number, size=SIZE) for number in range(3)]
         mixed = MemoryDataset([*data.samples[:6], *tables])
         seen = pseudo_label(mixed, out / "timm", out / "mixed", label_config(), ranks=ranks)
-        correction = RelabelConfig(least=2, confidence=0.0)
+        correction = RelabelConfig(least=2, confidence=0.0, background_confidence=0.0)
         relabel(mixed, seen.folder, out / "corrected", correction, teacher=student.bundle, ranks=ranks)
         figures = {
             "labels": evaluate_labels(data, labels.folder, ranks=ranks),

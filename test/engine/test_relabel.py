@@ -53,22 +53,23 @@ def labels(tmp_path):
 
 
 def test_background_stays_and_only_present_and_probable_classes_are_named():
-    labels = np.uint8([[0, 1, 2, IGNORE_ID, 1]])
-    likely = torch.zeros(4, 1, 5)
+    labels = np.uint8([[0, 1, 2, IGNORE_ID, 1, 2]])
+    likely = torch.zeros(4, 1, 6)
     likely[3, 0, 0] = 1.0  # an object where the map says background
     likely[:, 0, 1] = torch.tensor([0.1, 0.1, 0.2, 0.6])  # class 3 is not in view: two thirds are class 2's ...
     likely[:, 0, 2] = torch.tensor([0.6, 0.3, 0.1, 0.0])
     likely[:, 0, 3] = torch.tensor([0.1, 0.8, 0.1, 0.0])  # unlabelled becomes labelled
     likely[:, 0, 4] = torch.tensor([0.3, 0.3, 0.4, 0.0])
-    found = corrected_map(labels, likely, [True, True, False], 0.45)
-    assert found.tolist() == [[0, 2, IGNORE_ID, 1, IGNORE_ID]]
+    likely[:, 0, 5] = torch.tensor([0.7, 0.1, 0.0, 0.2])  # seven eighths are background's
+    found = corrected_map(labels, likely, [True, True, False], 0.45, 0.8)
+    assert found.tolist() == [[0, 2, IGNORE_ID, 1, IGNORE_ID, 0]]
 
 
 def test_maps_and_probabilities_must_fit():
     with pytest.raises(ValueError, match="probabilities must be"):
-        corrected_map(np.zeros((4, 4), np.uint8), torch.zeros(3, 4, 5), [True, True], 0.5)
+        corrected_map(np.zeros((4, 4), np.uint8), torch.zeros(3, 4, 5), [True, True], 0.5, 0.9)
     with pytest.raises(ValueError, match="present must be"):
-        corrected_map(np.zeros((4, 4), np.uint8), torch.zeros(3, 4, 4), [True], 0.5)
+        corrected_map(np.zeros((4, 4), np.uint8), torch.zeros(3, 4, 4), [True], 0.5, 0.9)
 
 
 def test_without_a_teacher_objects_of_images_with_several_classes_are_left_unlabelled(tmp_path, labels):
@@ -149,7 +150,7 @@ def test_another_teacher_or_one_of_other_classes_is_refused(tmp_path, labels):
         relabel(other, tmp_path, tmp_path / "other", CONFIG, teacher=teacher)
 
 
-@pytest.mark.parametrize("change", [{"least": 0}, {"confidence": 1.5}])
+@pytest.mark.parametrize("change", [{"least": 0}, {"confidence": 1.5}, {"background_confidence": -0.1}])
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         RelabelConfig(**change)
