@@ -130,24 +130,23 @@ def relabel(
     classes, maps = tuple(dataset.classes), LabelFolder(labels, dataset.classes)
     taught = shown_alone(dataset, config.least)
     ids = [classes.index(name) + 1 for name in taught]
-    corrector = _Corrector(teacher, classes, config, ranks.device) if teacher is not None else None
-    by = corrector.version if corrector is not None else ""
-    identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "teacher": by}
+    corrector = _Corrector(teacher, classes, ids, config, ranks.device) if teacher is not None else None
+    identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "labels": maps.info}
+    identity["teacher"] = corrector.version if corrector is not None else None
     folder = RunFolder(out, {**identity, "config": to_mapping(config)}, writer=ranks.first)
     ranks.barrier()
     if (done := folder.result()) is not None:
         return RelabelResult(folder.path, tuple(done["taught"]), done["changed"], done["fractions"])
     usable = [i for i in range(len(dataset)) if maps.has(dataset.sample_id(i))]
+    if not usable:
+        raise DatasetError(f"{labels}: no label map belongs to a sample of this data set; make them from the same data")
     totals = torch.zeros(4, dtype=torch.float64, device=ranks.device)
     for row in ranks.share(len(usable)):
         name, present = dataset.sample_id(usable[row]), dataset.labels(usable[row]) or frozenset()
         mask = maps.read(name)
         several = len(present) > 1 and not present.isdisjoint(taught)
-        if several and corrector is None:
-            mask = without_classes(mask, ids)
-        elif several and corrector is not None:
-            untaught = ~np.isin(mask, [*ids, 0, IGNORE_ID])
-            mask = np.where(untaught, mask, corrector(dataset[usable[row]], mask))
+        if several:
+            mask = without_classes(mask, ids) if corrector is None else corrector(dataset[usable[row]], mask)
         write_map(map_path(folder.path, name), mask)
         shares = [float(np.mean(mask == 0)), float(np.mean(mask == IGNORE_ID)), float(several)]
         totals += torch.tensor([shares[0], 1 - shares[0] - shares[1], *shares[1:]], device=ranks.device)
@@ -165,24 +164,24 @@ def relabel(
 
 
 class _Corrector:
-    """A teacher that is told the image labels."""
+    """A teacher that is told the image labels; pixels of classes other than ``ids`` stay."""
 
     def __init__(
-        self, bundle: str | Path, classes: tuple[str, ...], config: RelabelConfig, device: torch.device
+        self, bundle: str | Path, classes: tuple[str, ...], ids: list[int], config: RelabelConfig, device: torch.device
     ) -> None:
         student, spec = read_bundle(bundle)
         if spec.classes != classes:
             raise DatasetError(f"{bundle}: teacher must know {', '.join(classes)}, got {', '.join(spec.classes)}")
         self.version = spec.version
         self._student, self._size, self._classes = student.to(device).eval(), spec.input_size, classes
-        self._config, self._device = config, device
+        self._replaced, self._config, self._device = [*ids, 0, IGNORE_ID], config, device
         self._asked = EvaluateConfig(inference=InferenceConfig(flip=True))
 
     def __call__(self, sample: Sample, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         likely = student_probabilities(self._student, sample, self._asked, self._device, self._size)
         present = label_vector(sample.labels or (), self._classes)
         sure = self._config.confidence, self._config.background_confidence
-        return corrected_map(labels, likely, present, *sure)
+        return np.where(np.isin(labels, self._replaced), corrected_map(labels, likely, present, *sure), labels)
 
 
 def train_with_teacher(

@@ -136,12 +136,25 @@ def test_where_there_is_nothing_to_correct_the_maps_are_used_as_they_are(tmp_pat
     assert not (tmp_path / "teacher").exists()
 
 
-def test_another_teacher_or_one_of_other_classes_is_refused(tmp_path, labels):
+def test_maps_of_other_data_are_refused(tmp_path, labels):
+    class Elsewhere(MemoryDataset):
+        def sample_id(self, index):
+            return f"elsewhere{index}"
+
+    with pytest.raises(DatasetError, match="no label map belongs"):
+        relabel(Elsewhere(scenes(3).samples), labels, tmp_path / "out", CONFIG)
+
+
+def test_another_teacher_other_maps_and_other_classes_are_refused(tmp_path, labels):
     dataset = dataset_of()
     teacher = train_with_teacher(dataset, labels, tmp_path / "run", student_config(steps=2), CONFIG).student.bundle
     relabel(dataset, labels, tmp_path / "new", CONFIG)
     with pytest.raises(CheckpointError, match="other settings"):
         relabel(dataset, labels, tmp_path / "new", CONFIG, teacher=teacher)
+    (tmp_path / "again").mkdir()
+    write_index(labels_of(dataset, tmp_path / "again"), {"classes": list(CLASSES), "threshold": 0.3})
+    with pytest.raises(CheckpointError, match="other settings"):
+        relabel(dataset, tmp_path / "again", tmp_path / "new", CONFIG)
     other = MemoryDataset(dataset.samples, ("milk", "ketchup", "jam"))
     for path in labels.glob("*.png"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
