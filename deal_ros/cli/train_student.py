@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_data_arguments(parser)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--labels", type=Path, metavar="DIR", help="folder of deal pseudo-label")
+    source.add_argument("--labels", type=Path, metavar="DIR", help="folder of deal pseudo-label or correct-labels")
     source.add_argument("--true-masks", action="store_true", help="learn from the samples' true masks")
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help="run folder")
     parser.add_argument("--student", metavar="NAME", help="light or mask_transformer; default: the recipe's")

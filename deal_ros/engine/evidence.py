@@ -183,6 +183,7 @@ class Evidence:
             self.condition(cell.depth)
             if cell.seed == cells[0].seed:
                 self.cell_recipe(cell)
+                self.train_samples(cell)
         for name in dict.fromkeys(cell.network for cell in cells):
             first = next(cell for cell in cells if cell.network == name)
             for choice in self.network(name).choices:
@@ -241,14 +242,22 @@ class Evidence:
         return replace(recipe, train_cam=normalized(config), smoke={})
 
     def train_samples(self, cell: Cell) -> int:
-        """Return how many images a cell trains on; 0 is all."""
-        return int(self._ablation(cell).get(TRAIN_SAMPLES, 0))
+        """Return how many images a cell trains on; 0 is all.
+
+        Raises:
+            ConfigError: if it is no number of images.
+        """
+        changes = self._ablation(cell)
+        count = changes.get(TRAIN_SAMPLES, 0)
+        if TRAIN_SAMPLES in changes and (type(count) is not int or count < 1):
+            raise ConfigError(f"ablation {cell.ablation!r}: {TRAIN_SAMPLES} must be a whole number >= 1, got {count!r}")
+        return count
 
     def _ablation(self, cell: Cell) -> dict[str, Any]:
         if cell.ablation == DEFAULT:
             return {}
         topic, _, value = cell.ablation.partition(" = ")
-        return {str(key): change for key, change in self.ablations[topic].items()}[value]
+        return {str(key): change for key, change in self.ablations[topic].items()}[value] or {}
 
     def _base(self, recipe: Path) -> dict[str, Any]:
         if recipe not in self._recipes:

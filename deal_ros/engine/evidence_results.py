@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -62,6 +63,7 @@ QUESTIONS = (
 )
 """What is asked → (losses, depth, stage, threshold) of the row, and of the one that is taken from it."""
 
+logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 Drawn = TypeVar("Drawn")
 
@@ -119,15 +121,19 @@ def rows_of(records: Iterable[dict[str, Any]]) -> list[Row]:
 def publish(run: EvidenceRun, docs: str | Path) -> Path:
     """Copy the raw records of a run into ``docs``/evidence, trials apart, and write the results; returns results.md.
 
-    Trials of settings that validation did not choose go to evidence/trials and into no table.
+    Trials of settings that validation did not choose go to evidence/trials and into no table. Records that were made
+    with other settings than the present ones, or of cells that are no longer asked for, are left out and named.
     """
     docs = Path(docs)
-    decided = {(cell.network, cell.losses): cell.choice for cell in run.decided(run.choose())}
+    decided = {cell.name: cell for cell in run.decided(run.choose())}
+    cells = {**{cell.name: cell for cell in run.evidence.trials()}, **decided}
     for record_path in sorted((run.out / RAW_FOLDER).glob("*.json")):
-        text = record_path.read_text(encoding="utf-8")
-        cell = json.loads(text)["cell"]
-        same = decided.get((cell["network"], cell["losses"])) == cell["choice"]
-        write_text(docs / "evidence" / ("" if same else "trials") / record_path.name, text)
+        name, _, split = record_path.stem.rpartition("--")
+        if name not in cells or run.done(cells[name], split) is None:
+            logger.warning("%s: of other settings than the present ones, left out", record_path.name)
+            continue
+        folder = docs / "evidence" if name in decided else docs / "evidence" / "trials"
+        write_text(folder / record_path.name, record_path.read_text(encoding="utf-8"))
     return write_results(docs)
 
 
@@ -175,17 +181,19 @@ def tables(rows: Sequence[Row], records: Sequence[dict[str, Any]]) -> list[str]:
 def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
     """Bars of the main rows by stage, and curves of mIoU against each numeric ablation and axis of depth damage.
 
-    CAM figures are of raw maps at the swept threshold, curves of the validation split: it has more points.
+    Curves are of the validation split, which has more points: of raw maps at the swept threshold, or of students, where
+    an ablation was run with students.
     """
     curves: dict[tuple[str, str], dict[str, list[tuple[float, Row]]]] = {}
+    with_students = {_topic(row) for row in rows if row["stage"] == STUDENT} - {None}
     for row in rows:
-        if row["stage"] != SEEDS or row["threshold"] != SWEPT or row["data"].endswith(f" {TEST}"):
+        topic = _topic(row)
+        drawn_of = (STUDENT, "none") if topic in with_students else (SEEDS, SWEPT)
+        if (row["stage"], row["threshold"]) != drawn_of or row["data"].endswith(f" {TEST}"):
             continue
         line = f"{row['network']} {row['data']}"
-        if (match := re.fullmatch(r"(.+) \[(.+) = ([\d.eE+-]+)\]", row["losses"])) and row["depth"] == CLEAN:
-            curves.setdefault((match[2], match[2]), {}).setdefault(f"{line} {match[1]}", []).append(
-                (float(match[3]), row)
-            )
+        if (match := re.fullmatch(r"(.+) \[.+ = ([\d.eE+-]+)\]", row["losses"])) and topic and row["depth"] == CLEAN:
+            curves.setdefault((topic, topic), {}).setdefault(f"{line} {match[1]}", []).append((float(match[2]), row))
         elif "[" not in row["losses"]:
             match = re.fullmatch(r"(\w+) ([\d.]+)", row["depth"])
             axes = [match[1]] if match else list(AXES) if row["depth"] == CLEAN else []
@@ -202,8 +210,15 @@ def draw(rows: Sequence[Row], folder: Path) -> list[Path]:
         }
         if drawn:
             file = "evidence_" + re.sub(r"\W+", "_", name) + ".png"
-            paths.append(plot_lines(folder / file, f"mIoU of CAM seeds against {label}", label, drawn))
+            subject = "students" if name in with_students else "CAM seeds"
+            paths.append(plot_lines(folder / file, f"mIoU of {subject} against {label}", label, drawn))
     return paths
+
+
+def _topic(row: Row) -> str | None:
+    """Return what an ablation varies."""
+    match = re.search(r" \[(.+) = ", row["losses"])
+    return match[1] if match else None
 
 
 def _draw_stages(rows: Sequence[Row], folder: Path) -> list[Path]:

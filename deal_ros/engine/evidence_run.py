@@ -34,6 +34,7 @@ from deal_ros.datasets.base import SampleDataset
 from deal_ros.datasets.rendered import render_dataset
 from deal_ros.datasets.views import Subset
 from deal_ros.engine.checkpoint import CheckpointError, write_text
+from deal_ros.engine.correct_labels import train_with_teacher
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.evaluate import evaluate_student, spread
 from deal_ros.engine.evidence import (
@@ -52,7 +53,6 @@ from deal_ros.engine.progress import Cancelled, Progress, ProgressCallback, Stop
 from deal_ros.engine.provenance import commit, provenance
 from deal_ros.engine.pseudo_label import pseudo_label
 from deal_ros.engine.recipe import Recipe
-from deal_ros.engine.relabel import train_with_teacher
 from deal_ros.engine.run_folder import read_result
 from deal_ros.engine.train_cam import TrainCamResult, load_cam, train_cam, without_losses
 from deal_ros.engine.train_student import TrainStudentResult, train_student
@@ -260,7 +260,7 @@ class EvidenceRun:
             return student, None, spent
         cam = self._cam_folder(cell, recipe, condition)
         identity |= {"cam": str(cam.relative_to(self.out)), "labels": plain(recipe.pseudo_label)}
-        identity["relabel"] = plain(recipe)["relabel"]
+        identity["correct_labels"] = plain(recipe)["correct_labels"]
         identity["depth"] = plain(condition.effects) if condition.effects is not None else None
         folder = self.out / "student" / f"{cam.parent.name}-{digest(identity)}" / f"seed-{cell.seed}"
         seen = DegradedDepth(train, condition.effects) if condition.effects is not None else train
@@ -268,9 +268,18 @@ class EvidenceRun:
             labels = pseudo_label(seen, cam, folder / "labels", recipe.pseudo_label, **self._reports())
             origin = {**provenance(self._ranks.device), "cell": cell.name, "threshold": labels.threshold}
             taught = train_with_teacher(
-                train, labels.folder, folder, recipe.train_student, recipe.relabel, provenance=origin, **self._reports()
+                train,
+                labels.folder,
+                folder,
+                recipe.train_student,
+                recipe.correct_labels,
+                provenance=origin,
+                **self._reports(),
             )
-        return taught.student, {"threshold": labels.threshold, "fractions": labels.fractions}, spent
+        facts: dict[str, Any] = {"threshold": labels.threshold, "fractions": labels.fractions}
+        if (corrected := taught.corrected) is not None:
+            facts |= {"taught": corrected.taught, "corrected": corrected.fractions}
+        return taught.student, facts, spent
 
     def _cam_folder(self, cell: Cell, recipe: Recipe, condition: DepthCondition) -> Path:
         config = recipe.train_cam
@@ -291,13 +300,15 @@ class EvidenceRun:
         cam |= {"refinements": list(evidence.refinements), "depth": plain(evidence.condition(cell.depth)), **common}
         student = {"true masks": common} if masks else cam
         student = {**student, **{key: recipe[key] for key in ("train_student", "evaluate")}}
-        student |= {} if masks else {"relabel": recipe["relabel"]}
+        student |= {} if masks else {"correct_labels": recipe["correct_labels"]}
         result = {} if masks else {"cam": digest(cam)}
         return result | ({"student": digest(student)} if masks or cell.students else {})
 
     def _training(self, cell: Cell) -> SampleDataset:
         train: SampleDataset = open_dataset(self._path, **self.evidence.train, split="train")
         count = self.evidence.train_samples(cell)
+        if count > len(train):
+            raise ValueError(f"{cell.name}: train_samples must be at most {len(train)}, all there are, got {count}")
         return Subset(train, spread(list(range(len(train))), count)) if count else train
 
     def _part(self, cell: Cell) -> dict[str, Any]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -37,6 +38,8 @@ class LabelFolder:
     def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
         self.path = Path(path)
         self.info = read_index(self.path)
+        self.version = hashlib.sha256(json.dumps(self.info, sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits that differ where the maps were made otherwise."""
         self._num_classes = len(classes)
         if list(self.info["classes"]) != list(classes):
             raise DatasetError(
@@ -107,7 +110,7 @@ def read_index(folder: Path) -> dict[str, Any]:
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise DatasetError(f"{path}: not there; run `deal pseudo-label` to its end first") from error
+        raise DatasetError(f"{path}: not there; run the stage that writes these label maps to its end first") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DatasetError(f"{path}: not readable: {error}; remove the folder and make the labels anew") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT or not isinstance(info.get("classes"), list):

@@ -178,7 +178,7 @@ class FrameSource(Dataset):
         self._paster: Paster | None = None
         if paste is not None:
             alone = [p for p, i in enumerate(self.indices) if len(dataset.labels(i) or ()) == 1]
-            self._paster = Paster(paste, alone, self.frame, config.size, config.augmentation)
+            self._paster = Paster(paste, alone, config.size, config.augmentation)
 
     def __len__(self) -> int:
         """Return the number of usable samples."""
@@ -221,7 +221,7 @@ class FrameSource(Dataset):
         view = augment(self.frame(position), self.config.size, config, rng)
         if self._paster is None:
             return view
-        return self._paster(view, np.random.default_rng([self.seed, _PASTE, position, number]))
+        return self._paster(view, self.frame, np.random.default_rng([self.seed, _PASTE, position, number]))
 
     def view_number(self, position: int, epoch: int) -> int:
         """Which view a pass uses: every pass a new one, or one of the cached ones."""

@@ -53,7 +53,6 @@ class Paster:
     Args:
         config: how.
         sources: positions of frames whose image labels name exactly one class.
-        frame: gives the frame of a position, with its target.
         size: height and width of the views.
         colors: how far colours of a cutout may change.
     """
@@ -62,21 +61,26 @@ class Paster:
         self,
         config: PasteConfig,
         sources: Sequence[int],
-        frame: Callable[[int], Frame],
         size: tuple[int, int],
         colors: AugmentationConfig,
     ) -> None:
-        self._config, self._sources, self._frame = config, list(sources), frame
+        self._config, self._sources = config, list(sources)
         self._size, self._colors = size, colors
 
-    def __call__(self, view: Frame, rng: np.random.Generator) -> Frame:
-        """Return ``view`` with objects in it, or as it is. Its depth stays: a student does not see it."""
+    def __call__(self, view: Frame, frame_at: Callable[[int], Frame], rng: np.random.Generator) -> Frame:
+        """Return ``view`` with objects in it, or as it is. Its depth stays: a student does not see it.
+
+        Args:
+            view: with its target.
+            frame_at: gives the frame of a position, with its target.
+            rng: decides everything.
+        """
         if not self._sources or rng.random() >= self._config.probability:
             return view
         assert view.target is not None
         rgb, target, labels = view.rgb.copy(), view.target.copy(), view.labels.copy()
         for _ in range(int(rng.integers(1, self._config.most + 1))):
-            frame = self._frame(self._sources[int(rng.integers(len(self._sources)))])
+            frame = frame_at(self._sources[int(rng.integers(len(self._sources)))])
             ident = int(frame.labels.argmax()) + 1
             object_rgb, alpha = self._cutout(frame, ident, rng)
             inside = alpha > 0.5

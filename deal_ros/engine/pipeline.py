@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Run a recipe: train-cam → pseudo-label → relabel → train-student → evaluate → report.
+"""Run a recipe: train-cam → pseudo-label → correct-labels → train-student → evaluate → report.
 
 A second start goes on where the first one stopped.
 
@@ -10,7 +10,7 @@ A second start goes on where the first one stopped.
     OUT/data.json                which samples the run began with; later ones of a growing store are left out
     OUT/seed-0/cam-baseline/     CAM network without extra losses, if the recipe asks for it
     OUT/seed-0/cam/  labels/  student/bundle/  evaluation/
-    OUT/seed-0/labels-simple/  teacher/  labels-corrected/    if the recipe has a section relabel
+    OUT/seed-0/labels-simple/  teacher/  labels-corrected/    if the recipe has a section correct_labels
     OUT/report.md  report.json   written when all seeds are done
 """
 
@@ -33,6 +33,7 @@ from deal_ros.datasets import open_dataset
 from deal_ros.datasets.base import DatasetError, SampleDataset
 from deal_ros.datasets.views import Subset
 from deal_ros.engine.checkpoint import CheckpointError, write_text
+from deal_ros.engine.correct_labels import TaughtStudent, train_with_teacher
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.evaluate import evaluate_cam, evaluate_student, spread, student_probabilities
 from deal_ros.engine.label_folder import map_path, read_map
@@ -41,7 +42,6 @@ from deal_ros.engine.progress import ProgressCallback, StopRequested, ignore_pro
 from deal_ros.engine.provenance import provenance
 from deal_ros.engine.pseudo_label import CamMaker, PseudoLabelResult, pseudo_label
 from deal_ros.engine.recipe import ExperimentData, Recipe, check_layout, open_data
-from deal_ros.engine.relabel import TaughtStudent, train_with_teacher
 from deal_ros.engine.report import rows_of, write_report
 from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.train_cam import TrainCamResult, load_cam, train_cam, without_losses
@@ -130,7 +130,7 @@ def _run_seed(recipe: Recipe, data: ExperimentData, out: Path, name: str, report
     origin = {**provenance(ranks.device), "data": name, "recipe": recipe.name, "losses": config.losses.terms}
     origin |= {"seed": recipe.seeds[0], "map": cam.map, "threshold": labels.threshold}
     taught = train_with_teacher(
-        data.train, labels.folder, out, recipe.train_student, recipe.relabel, provenance=origin, **reports
+        data.train, labels.folder, out, recipe.train_student, recipe.correct_labels, provenance=origin, **reports
     )
     evaluation = _evaluate(recipe, data, out / "evaluation", baseline, cam, labels, taught, reports)
     return {"seed": recipe.seeds[0], "folder": out, "cam": cam, "student": taught.student, "evaluation": evaluation}
@@ -175,6 +175,7 @@ def _evaluate(
         )
     figures["agreement"] = taught.student.agreement
     figures["fractions"] = labels.fractions
+    figures["corrected"] = asdict(taught.corrected) if taught.corrected is not None else None
     if ranks.first:
         ask = partial(
             student_probabilities,

@@ -13,7 +13,8 @@ class Progress:
     """One report of a running stage.
 
     Args:
-        stage: ``train-cam``, ``pseudo-label``, ``relabel``, ``train-student`` or ``evaluate``.
+        stage: ``train-cam``, ``pseudo-label``, ``correct-labels``, ``train-student`` or ``evaluate``; what is special
+            about it may follow in parentheses: ``train-student (teacher)``.
         done: units finished (optimiser steps or samples).
         total: units in all.
         metrics: newest figures by name, for example ``{"loss": 0.31, "map": 0.72}``.

@@ -144,7 +144,7 @@ def pseudo_label(
         config: see :class:`PseudoLabelStageConfig`.
         ranks: this process among its peers.
         on_progress: called after every image.
-        should_stop: asked after every image.
+        should_stop: asked before every image.
 
     Raises:
         Cancelled: if asked to stop; maps that are written stay.
@@ -171,8 +171,10 @@ def pseudo_label(
     maker = CamMaker(network, config, trained.loader.size, ranks.device)
     made: dict[int, tuple[Tensor, Tensor]] = {}
     threshold = _threshold(dataset, usable, maker, config, folder, ranks, on_progress, should_stop, made)
-    counts = torch.zeros(3, dtype=torch.float64, device=ranks.device)
+    counts, stopped = torch.zeros(3, dtype=torch.float64, device=ranks.device), False
     for row in ranks.share(len(usable)):
+        if stopped := should_stop():
+            break
         path = map_path(folder.path, dataset.sample_id(usable[row]))
         mask = _existing(path)
         if mask is None:
@@ -184,8 +186,8 @@ def pseudo_label(
         background = float(np.mean(mask == 0))
         counts += torch.tensor([background, 1 - background - ignored, ignored], device=ranks.device)
         on_progress(Progress(STAGE, min(row + ranks.world, len(usable)), len(usable), {"threshold": threshold}))
-        if should_stop():
-            raise Cancelled(f"{STAGE}: stopped after {row + 1} of {len(usable)} images; start again to go on")
+    if ranks.any(stopped):
+        raise Cancelled(f"{STAGE}: stopped; start again to go on")
     shares = (ranks.total(counts) / len(usable)).tolist()
     fractions = dict(zip(("background", "foreground", "ignored"), shares))
     if ranks.first:
@@ -221,7 +223,10 @@ def _threshold(
             evidence = ThresholdSweep(len(dataset.classes))
         else:
             evidence = ContourAgreement(options.contour)
+        stopped = False
         for row in ranks.share(len(seen)):
+            if stopped := should_stop():
+                break
             sample = dataset[seen[row]]
             cam, present = maker(sample, tuple(dataset.classes))
             made[seen[row]] = cam[present.to(cam.device)].cpu(), present
@@ -230,8 +235,8 @@ def _threshold(
             elif sample.mask is not None:
                 evidence.update(cam, sample.mask, present)
             on_progress(Progress(f"{STAGE} threshold", min(row + ranks.world, len(seen)), len(seen)))
-            if should_stop():
-                raise Cancelled(f"{STAGE}: stopped while choosing the threshold; start again to repeat it")
+        if ranks.any(stopped):
+            raise Cancelled(f"{STAGE}: stopped while choosing the threshold; start again to repeat it")
         counts = torch.from_numpy(evidence.counts).to(ranks.device)
         evidence.counts = ranks.total(counts).cpu().numpy()
         if isinstance(evidence, ContourAgreement):

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from deal_ros.config import ConfigError, from_mapping, load_yaml
 from deal_ros.datasets.base import SampleDataset
+from deal_ros.engine.correct_labels import CorrectLabelsConfig
 from deal_ros.engine.evaluate import EvaluateConfig
 from deal_ros.engine.pseudo_label import PseudoLabelStageConfig
-from deal_ros.engine.relabel import RelabelConfig
 from deal_ros.engine.train_cam import TrainCamConfig
 from deal_ros.engine.train_student import TrainStudentConfig
 
@@ -56,7 +56,7 @@ class Recipe:
         data: what it runs on.
         train_cam: stage 1.
         pseudo_label: stage 2.
-        relabel: stage 2b, see :mod:`deal_ros.engine.relabel`; ``None`` leaves it out.
+        correct_labels: stage 2b, see :mod:`deal_ros.engine.correct_labels`; ``None`` leaves it out.
         train_student: stage 3.
         evaluate: stage 4.
         seeds: the experiment is repeated with each.
@@ -68,7 +68,7 @@ class Recipe:
     data: RecipeData = field(default_factory=RecipeData)
     train_cam: TrainCamConfig = field(default_factory=TrainCamConfig)
     pseudo_label: PseudoLabelStageConfig = field(default_factory=PseudoLabelStageConfig)
-    relabel: RelabelConfig | None = None
+    correct_labels: CorrectLabelsConfig | None = None
     train_student: TrainStudentConfig = field(default_factory=TrainStudentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     seeds: tuple[int, ...] = (0,)

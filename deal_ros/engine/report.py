@@ -97,6 +97,9 @@ def write_report(
     for result in results:
         folder = Path(result["folder"]).name
         lines += [f"## Seed {result['seed']}", ""]
+        if corrected := result["evaluation"].get("corrected"):
+            names = ", ".join(corrected["taught"])
+            lines += [f"A teacher corrected the label maps of {corrected['changed']} images; it knew {names}.", ""]
         for name, file in (
             ("training samples", "evaluation/overlays.png"),
             ("the student", "evaluation/student.png"),

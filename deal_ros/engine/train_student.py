@@ -112,6 +112,12 @@ class TrainStudentConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
+        fixed = 2 if self.loader.augmentation.flip else 1
+        if self.paste is not None and 0 < self.loader.cached_views <= fixed:
+            raise ValueError(
+                f"paste needs random views: loader.cached_views must be 0 or more than {fixed}, those of the frame as"
+                f" it is, got {self.loader.cached_views}"
+            )
 
 
 @dataclass(frozen=True)
@@ -164,6 +170,7 @@ def train_student(
     settings, classes = config.optimization, tuple(dataset.classes)
     origin = TRUE_MASKS if labels is None else Path(labels).name
     identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "labels": origin}
+    identity["maps"] = None if labels is None else LabelFolder(labels, classes).version
     folder = RunFolder(out, {**identity, "config": to_mapping(config)}, writer=ranks.first)
     ranks.barrier()
     if (done := folder.result()) is not None:

@@ -4,7 +4,7 @@
 
 from deal_ros.pseudo_labels.config import PseudoLabelConfig
 from deal_ros.pseudo_labels.contour_agreement import ContourAgreement, ContourAgreementConfig, choose_threshold
-from deal_ros.pseudo_labels.correction import corrected_map, without_classes
+from deal_ros.pseudo_labels.correction import background_only, corrected_map
 from deal_ros.pseudo_labels.crf import CRF_PRESETS, CrfConfig, crf_cam
 from deal_ros.pseudo_labels.refine import refine_cam
 from deal_ros.pseudo_labels.threshold import ThresholdChoice, ThresholdSweep, label_map, sweep_threshold
@@ -17,11 +17,11 @@ __all__ = [
     "PseudoLabelConfig",
     "ThresholdChoice",
     "ThresholdSweep",
+    "background_only",
     "choose_threshold",
     "corrected_map",
     "crf_cam",
     "label_map",
     "refine_cam",
     "sweep_threshold",
-    "without_classes",
 ]

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,18 +13,17 @@ from torch import Tensor
 from deal_ros.sample import IGNORE_ID
 
 
-def without_classes(labels: NDArray[np.uint8], hidden: Sequence[int]) -> NDArray[np.uint8]:
-    """Return the map with the pixels of some classes unlabelled.
+def background_only(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the map with everything but background unlabelled.
 
     Args:
         labels: uint8 (H, W): 0 background, 1..K classes, 255 unlabelled.
-        hidden: ids to hide.
 
     Example:
-        >>> without_classes(np.uint8([[0, 1, 2, 255]]), [2]).tolist()
-        [[0, 1, 255, 255]]
+        >>> background_only(np.uint8([[0, 1, 2, 255]])).tolist()
+        [[0, 255, 255, 255]]
     """
-    return np.where(np.isin(labels, list(hidden)), np.uint8(IGNORE_ID), labels)
+    return np.where(labels == 0, np.uint8(0), np.uint8(IGNORE_ID))
 
 
 def corrected_map(

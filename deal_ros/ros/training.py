@@ -36,7 +36,7 @@ class TrainingStatus:
 
     Args:
         state: idle, running, paused (yields to inference), cancelling, done, cancelled or failed.
-        stage: the running or last stage: train-cam, pseudo-label, train-student, evaluate.
+        stage: the running or last stage, see :class:`~deal_ros.engine.progress.Progress`.
         done, total: units of the stage.
         metrics: the stage's newest figures: losses, mAP, …
         elapsed_s: since start.

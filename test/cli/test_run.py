@@ -118,7 +118,19 @@ def test_the_stages_one_by_one(tmp_path, capsys):
     simple = str(tmp_path / "simple")
     assert (
         main(
-            ["relabel", "--data", store, "--labels", labels, "--out", simple, "--set", "least=4", "--progress", "json"]
+            [
+                "correct-labels",
+                "--data",
+                store,
+                "--labels",
+                labels,
+                "--out",
+                simple,
+                "--set",
+                "least=4",
+                "--progress",
+                "json",
+            ]
         )
         == DONE
     )

@@ -10,10 +10,10 @@ import torch
 from engine_scenes import CLASSES, SIZE, MemoryDataset, cam_config, label_config, scenes, student_config
 
 from deal_ros.datasets.miniature import miniature_sample
+from deal_ros.engine.correct_labels import CorrectLabelsConfig, correct_labels
 from deal_ros.engine.distributed import distributed
 from deal_ros.engine.evaluate import evaluate_cam, evaluate_labels, evaluate_student
 from deal_ros.engine.pseudo_label import pseudo_label
-from deal_ros.engine.relabel import RelabelConfig, relabel
 from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.train_cam import load_cam, train_cam
 from deal_ros.engine.train_student import train_student
@@ -42,8 +42,8 @@ def main(out: Path) -> None:
         tables = [miniature_sample([1, 2], CLASSES, seed=70 + number, size=SIZE) for number in range(3)]
         mixed = MemoryDataset([*data.samples[:6], *tables])
         seen = pseudo_label(mixed, out / "timm", out / "mixed", label_config(), ranks=ranks)
-        correction = RelabelConfig(least=2, confidence=0.0, background_confidence=0.0)
-        relabel(mixed, seen.folder, out / "corrected", correction, teacher=student.bundle, ranks=ranks)
+        correction = CorrectLabelsConfig(least=2, confidence=0.0, background_confidence=0.0)
+        correct_labels(mixed, seen.folder, out / "corrected", correction, teacher=student.bundle, ranks=ranks)
         figures = {
             "labels": evaluate_labels(data, labels.folder, ranks=ranks),
             "student": evaluate_student(data, read_bundle(student.bundle)[0], ranks=ranks),

@@ -74,6 +74,10 @@ def test_two_ranks_agree_on_what_was_corrected(runs):
     assert one["taught"] == two["taught"] == ["milk", "ketchup", "butter"]
     assert one["changed"] == two["changed"] == 3
     assert one["fractions"] == pytest.approx(two["fractions"], abs=0.01)
+    mixed = [f"s{number:03d}.png" for number in (6, 7, 8)]
+    for name in mixed:
+        first, last = (read_map(runs / "two" / folder / name, 3) for folder in ("mixed", "corrected"))
+        assert np.any(first != last)
 
 
 def test_two_ranks_measure_what_one_measures(runs):

@@ -135,6 +135,8 @@ def test_a_grid_runs_resumes_and_becomes_tables(tmp_path, data, monkeypatch, cap
     # holes, on six images, and mu 1.5; mu 2.5 is the plain run.
     assert len(list((out / "cam").glob("generic-none-*"))) == 3
     assert len(list((out / "cam").glob("generic-deal-*"))) == 4
+    trained_on = [yaml.safe_load(path.read_text())["samples"] for path in (out / "cam").glob("*/seed-0/config.yaml")]
+    assert sorted(trained_on) == [6, 6, *[max(trained_on)] * 5]
     chosen = json.loads((out / "chosen.json").read_text())
     assert set(chosen["scores"]) == {"generic/baseline"}
     best = chosen["chosen"]["generic/baseline"]

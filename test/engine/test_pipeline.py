@@ -16,12 +16,11 @@ from deal_ros.datasets.miniature import miniature_sample, write_store, write_voc
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.views import Subset, split_by_sequence
 from deal_ros.engine.checkpoint import CheckpointError
-from deal_ros.engine.pasting import PasteConfig
+from deal_ros.engine.correct_labels import CorrectLabelsConfig
 from deal_ros.engine.pipeline import run_pipeline, summary
 from deal_ros.engine.progress import Cancelled
 from deal_ros.engine.provenance import commit, provenance
 from deal_ros.engine.recipe import Recipe, RecipeData, load_recipe, merged
-from deal_ros.engine.relabel import RelabelConfig
 from deal_ros.students import read_bundle
 
 
@@ -118,16 +117,18 @@ def test_label_maps_are_corrected_where_the_recipe_says_so(tmp_path, store):
         for number in range(4):
             samples.append(miniature_sample([1, 2], samples.classes, seed=90 + number), sequence="table")
     stages = []
-    recipe = recipe_of(relabel=RelabelConfig(least=2), train_student=student_config(steps=3, paste=PasteConfig()))
+    recipe = recipe_of(correct_labels=CorrectLabelsConfig(least=2), train_student=student_config(steps=3))
     result = run_pipeline(recipe, store, tmp_path / "out", on_progress=lambda p: stages.append(p.stage))
     assert [stage for stage in dict.fromkeys(stages) if "label" in stage or "student" in stage] == [
         "pseudo-label threshold",
         "pseudo-label",
-        "relabel",
+        "correct-labels (simple)",
         "train-student (teacher)",
+        "correct-labels",
         "train-student",
     ]
     assert read_bundle(result.bundle)[1].training["labels"] == "labels-corrected"
+    assert "corrected the label maps of 4 images; it knew milk, ketchup" in result.report.read_text()
     assert {path.name for path in (tmp_path / "out" / "seed-0").iterdir()} >= {"labels", "labels-simple", "teacher"}
 
 

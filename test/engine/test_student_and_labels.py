@@ -187,7 +187,7 @@ def test_another_run_in_the_folder_is_refused(tmp_path):
 
 
 def test_damaged_maps_and_indices_are_named(tmp_path):
-    with pytest.raises(DatasetError, match="run `deal pseudo-label`"):
+    with pytest.raises(DatasetError, match="run the stage"):
         LabelFolder(tmp_path, CLASSES)
     write_index(tmp_path, {"classes": ["cup"]})
     with pytest.raises(DatasetError, match="for the classes milk"):

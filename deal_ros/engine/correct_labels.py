@@ -11,7 +11,6 @@ mistakes.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,23 +28,25 @@ from deal_ros.engine.progress import Cancelled, Progress, ProgressCallback, Stop
 from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.train_student import TrainStudentConfig, TrainStudentResult, train_student
 from deal_ros.labels import label_vector
-from deal_ros.pseudo_labels import corrected_map, without_classes
+from deal_ros.pseudo_labels import background_only, corrected_map
 from deal_ros.sample import IGNORE_ID, Sample
 from deal_ros.students import InferenceConfig, read_bundle
 
-STAGE = "relabel"
+STAGE = "correct-labels"
 SIMPLE, TEACHER, CORRECTED = "labels-simple", "teacher", "labels-corrected"
 """Folders of a run whose student has a teacher."""
+_LEAST_SHARE = 0.001
+"""A map shows its class if at least this share of it does."""
 
 
 @dataclass(frozen=True)
-class RelabelConfig:
+class CorrectLabelsConfig:
     """How label maps of images with several classes are corrected.
 
     Source: the order of learning is that of STC (Wei et al., arXiv 1509.03150), with depth in the place of saliency.
 
     Args:
-        least: images that show a class alone, without which its labels stay as they are.
+        least: maps that show a class in an image of that class alone, without which its labels stay as they are.
         confidence: least probability, 0..1, of a class that the teacher names; less is left unlabelled.
         background_confidence: the same of background. It is how things without a class that stand out in depth become
             background, and must be high, because a teacher misses objects more often than it invents them.
@@ -65,13 +66,13 @@ class RelabelConfig:
 
 
 @dataclass(frozen=True)
-class RelabelResult:
+class CorrectedLabels:
     """What the stage gave.
 
     Args:
         folder: of the new label maps.
         taught: classes that enough images show alone.
-        changed: maps of images with several classes, some of them taught.
+        changed: images with several classes, some of them taught: their maps are new.
         fractions: mean share of background, foreground and ignored pixels.
     """
 
@@ -83,103 +84,137 @@ class RelabelResult:
 
 @dataclass(frozen=True)
 class TaughtStudent:
-    """A student and the label maps that it learned from in the end."""
+    """A student, and the label maps that it learned from.
+
+    Args:
+        student: its training run.
+        labels: folder of the maps.
+        corrected: how they were made; ``None`` if they are the first ones.
+    """
 
     student: TrainStudentResult
     labels: Path
+    corrected: CorrectedLabels | None = None
 
 
-def shown_alone(dataset: SampleDataset, least: int) -> tuple[str, ...]:
-    """Classes that are the only one in view in at least ``least`` samples, in id order."""
-    shown = (dataset.labels(index) or frozenset() for index in range(len(dataset)))
-    counts = Counter(next(iter(labels)) for labels in shown if len(labels) == 1)
-    return tuple(name for name in dataset.classes if counts[name] >= least)
+def shown_alone(dataset: SampleDataset, maps: LabelFolder, least: int) -> tuple[str, ...]:
+    """Classes with at least ``least`` maps that show them, of images in which nothing else is, in id order."""
+    counts = dict.fromkeys(dataset.classes, 0)
+    for index in range(len(dataset)):
+        labels, name = dataset.labels(index) or frozenset(), dataset.sample_id(index)
+        only = next(iter(labels)) if len(labels) == 1 else None
+        if only in counts and counts[only] < least and maps.has(name):
+            shown = maps.read(name) == list(dataset.classes).index(only) + 1
+            counts[only] += bool(shown.mean() >= _LEAST_SHARE)
+    return tuple(name for name, count in counts.items() if count >= least)
 
 
 @torch.no_grad()
-def relabel(
+def correct_labels(
     dataset: SampleDataset,
     labels: str | Path,
     out: str | Path,
-    config: RelabelConfig = RelabelConfig(),
+    config: CorrectLabelsConfig = CorrectLabelsConfig(),
     *,
     teacher: str | Path | None = None,
     ranks: Ranks | None = None,
     on_progress: ProgressCallback = ignore_progress,
     should_stop: StopRequested = never_stop,
-) -> RelabelResult:
-    """Write label maps in which images with several classes are corrected, or, without a teacher, hide what they name.
+) -> CorrectedLabels:
+    """Write label maps in which a teacher named the objects of images with several classes anew.
 
-    Maps of images with at most one class are taken over. Classes that too few images show alone keep their pixels.
+    Without a teacher these maps keep their background alone: what a teacher is to learn from. Maps of images with at
+    most one class are taken over, and so are those without any class that enough images show alone. Where only some
+    classes are shown alone, the teacher names these, and pixels of the others stay as they are.
 
     Args:
         dataset: the images.
         labels: folder of their label maps, see :func:`~deal_ros.engine.pseudo_label.pseudo_label`.
         out: gets ``<sample id>.png`` and labels.json.
-        config: see :class:`RelabelConfig`.
-        teacher: bundle of a student; ``None`` leaves objects of taught classes unlabelled.
+        config: see :class:`CorrectLabelsConfig`.
+        teacher: bundle of a student that learned from the maps that this function writes without one.
         ranks: this process among its peers.
         on_progress: called after every image.
-        should_stop: asked after every image.
+        should_stop: asked before every image.
 
     Raises:
         Cancelled: if asked to stop; start again to repeat the stage.
-        DatasetError: if a map is missing or the teacher knows other classes.
+        DatasetError: if no map belongs to the data set, one has another size than its image, or the teacher knows
+            other classes.
+        CheckpointError: if ``out`` was made from other maps, by another teacher or with other settings.
     """
     ranks = ranks or alone()
     classes, maps = tuple(dataset.classes), LabelFolder(labels, dataset.classes)
-    taught = shown_alone(dataset, config.least)
-    ids = [classes.index(name) + 1 for name in taught]
-    corrector = _Corrector(teacher, classes, ids, config, ranks.device) if teacher is not None else None
-    identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "labels": maps.info}
+    taught = shown_alone(dataset, maps, config.least)
+    corrector = _Corrector(teacher, classes, taught, config, ranks.device) if teacher is not None else None
+    identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "labels": maps.version}
     identity["teacher"] = corrector.version if corrector is not None else None
     folder = RunFolder(out, {**identity, "config": to_mapping(config)}, writer=ranks.first)
     ranks.barrier()
     if (done := folder.result()) is not None:
-        return RelabelResult(folder.path, tuple(done["taught"]), done["changed"], done["fractions"])
+        return CorrectedLabels(folder.path, tuple(done["taught"]), done["changed"], done["fractions"])
     usable = [i for i in range(len(dataset)) if maps.has(dataset.sample_id(i))]
     if not usable:
         raise DatasetError(f"{labels}: no label map belongs to a sample of this data set; make them from the same data")
+    stage, stopped = STAGE if teacher is not None else f"{STAGE} (simple)", False
     totals = torch.zeros(4, dtype=torch.float64, device=ranks.device)
     for row in ranks.share(len(usable)):
+        if stopped := should_stop():
+            break
         name, present = dataset.sample_id(usable[row]), dataset.labels(usable[row]) or frozenset()
         mask = maps.read(name)
         several = len(present) > 1 and not present.isdisjoint(taught)
         if several:
-            mask = without_classes(mask, ids) if corrector is None else corrector(dataset[usable[row]], mask)
+            mask = background_only(mask) if corrector is None else corrector(name, dataset[usable[row]], mask)
         write_map(map_path(folder.path, name), mask)
         shares = [float(np.mean(mask == 0)), float(np.mean(mask == IGNORE_ID)), float(several)]
         totals += torch.tensor([shares[0], 1 - shares[0] - shares[1], *shares[1:]], device=ranks.device)
-        on_progress(Progress(STAGE, min(row + ranks.world, len(usable)), len(usable)))
-        if should_stop():
-            raise Cancelled(f"{STAGE}: stopped after {row + 1} of {len(usable)} images; start again to repeat it")
+        on_progress(Progress(stage, min(row + ranks.world, len(usable)), len(usable)))
+    if ranks.any(stopped):
+        raise Cancelled(f"{STAGE}: stopped; start again to repeat it")
     sums = ranks.total(totals).tolist()
     fractions = dict(zip(("background", "foreground", "ignored"), (value / len(usable) for value in sums)))
     result = {"taught": list(taught), "changed": round(sums[3]), "fractions": fractions}
     if ranks.first:
-        write_index(folder.path, {"classes": list(classes), **result})
+        write_index(folder.path, {"classes": list(classes), "from": maps.version, **result})
     folder.finish({"stage": STAGE, **result})
     ranks.barrier()
-    return RelabelResult(folder.path, taught, result["changed"], fractions)
+    return CorrectedLabels(folder.path, taught, result["changed"], fractions)
 
 
 class _Corrector:
-    """A teacher that is told the image labels; pixels of classes other than ``ids`` stay."""
+    """A teacher that is told which of the classes that it was taught are in view; pixels of other classes stay."""
 
     def __init__(
-        self, bundle: str | Path, classes: tuple[str, ...], ids: list[int], config: RelabelConfig, device: torch.device
+        self,
+        bundle: str | Path,
+        classes: tuple[str, ...],
+        taught: tuple[str, ...],
+        config: CorrectLabelsConfig,
+        device: torch.device,
     ) -> None:
         student, spec = read_bundle(bundle)
         if spec.classes != classes:
             raise DatasetError(f"{bundle}: teacher must know {', '.join(classes)}, got {', '.join(spec.classes)}")
         self.version = spec.version
-        self._student, self._size, self._classes = student.to(device).eval(), spec.input_size, classes
-        self._replaced, self._config, self._device = [*ids, 0, IGNORE_ID], config, device
+        self._student, self._size, self._classes, self._taught = (
+            student.to(device).eval(),
+            spec.input_size,
+            classes,
+            taught,
+        )
+        self._replaced = [0, IGNORE_ID, *(classes.index(name) + 1 for name in taught)]
+        self._config, self._device = config, device
         self._asked = EvaluateConfig(inference=InferenceConfig(flip=True))
 
-    def __call__(self, sample: Sample, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def __call__(self, name: str, sample: Sample, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        if labels.shape != sample.size:
+            raise DatasetError(
+                f"label map of {name} must be {sample.size}, the size of its image, got {labels.shape}; make the"
+                " labels anew from this data set"
+            )
         likely = student_probabilities(self._student, sample, self._asked, self._device, self._size)
-        present = label_vector(sample.labels or (), self._classes)
+        present = label_vector((sample.labels or frozenset()).intersection(self._taught), self._classes)
         sure = self._config.confidence, self._config.background_confidence
         return np.where(np.isin(labels, self._replaced), corrected_map(labels, likely, present, *sure), labels)
 
@@ -189,7 +224,7 @@ def train_with_teacher(
     labels: str | Path,
     out: str | Path,
     config: TrainStudentConfig,
-    correction: RelabelConfig | None,
+    correction: CorrectLabelsConfig | None,
     *,
     provenance: dict[str, Any] | None = None,
     on_progress: ProgressCallback = ignore_progress,
@@ -209,11 +244,13 @@ def train_with_teacher(
         reports: ``ranks`` and ``should_stop`` of the stages.
     """
     out, maps = Path(out), Path(labels)
-    plain = {**reports, "on_progress": on_progress}
+    plain, corrected = {**reports, "on_progress": on_progress}, None
     if correction is not None:
-        simple = relabel(dataset, labels, out / SIMPLE, correction, **plain)
+        simple = correct_labels(dataset, labels, out / SIMPLE, correction, **plain)
         if simple.changed:
             marked = {**reports, "on_progress": lambda p: on_progress(replace(p, stage=f"{p.stage} (teacher)"))}
             teacher = train_student(dataset, simple.folder, out / TEACHER, config, **marked)
-            maps = relabel(dataset, labels, out / CORRECTED, correction, teacher=teacher.bundle, **plain).folder
-    return TaughtStudent(train_student(dataset, maps, out / "student", config, provenance=provenance, **plain), maps)
+            corrected = correct_labels(dataset, labels, out / CORRECTED, correction, teacher=teacher.bundle, **plain)
+            maps = corrected.folder
+    student = train_student(dataset, maps, out / "student", config, provenance=provenance, **plain)
+    return TaughtStudent(student, maps, corrected)

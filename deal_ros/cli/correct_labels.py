@@ -1,10 +1,10 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``deal relabel --data ~/samples --labels runs/labels --out runs/simple``: let simple images correct the others.
+"""``deal correct-labels --data ~/samples --labels runs/labels --out runs/simple``: simple images correct the others.
 
-Without --teacher, label maps of images with several classes keep background alone; train a student on the result
-(deal train-student), and give its bundle as --teacher with the first maps again: it names the objects anew. A recipe
-with a section relabel does all of this in `deal run`.
+Without --teacher, label maps of images with several classes keep background alone: train a student on the result
+(deal train-student), and give its bundle as --teacher together with the first maps: it names the objects anew. A recipe
+with a section correct_labels does all of this in `deal run`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from pathlib import Path
 from deal_ros.cli.options import add_data_arguments, add_stage_arguments, open_data, section_settings
 from deal_ros.cli.reporting import StopOnInterrupt, print_result, progress_reporter
 
+SECTION = "correct_labels"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -22,20 +24,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="folder of deal pseudo-label")
     parser.add_argument("--teacher", type=Path, metavar="BUNDLE", help="student that names objects; default: none")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new label maps")
-    add_stage_arguments(parser, "relabel", "confidence=0.8")
+    add_stage_arguments(parser, SECTION, "confidence=0.8")
 
 
 def run(args: argparse.Namespace) -> int:
     """Correct."""
     from deal_ros.config import from_mapping
+    from deal_ros.engine.correct_labels import CorrectLabelsConfig, correct_labels
     from deal_ros.engine.distributed import distributed
     from deal_ros.engine.progress import ignore_progress
-    from deal_ros.engine.relabel import RelabelConfig, relabel
 
-    config = from_mapping(RelabelConfig, section_settings(args.recipe, "relabel", args.set), "relabel")
+    config = from_mapping(CorrectLabelsConfig, section_settings(args.recipe, SECTION, args.set), SECTION)
     with distributed(args.device) as ranks, StopOnInterrupt() as should_stop:
         report = progress_reporter(args.progress) if ranks.first else ignore_progress
-        result = relabel(
+        result = correct_labels(
             open_data(args.data, args.split, args.option),
             args.labels,
             args.out,
@@ -46,6 +48,6 @@ def run(args: argparse.Namespace) -> int:
             should_stop=should_stop,
         )
         if ranks.first:
-            figures = {"labels": str(result.folder), "taught": list(result.taught), "corrected": result.changed}
+            figures = {"labels": str(result.folder), "taught": list(result.taught), "changed": result.changed}
             print_result({**figures, "fractions": result.fractions}, args.progress)
     return 0
