@@ -175,7 +175,8 @@ def _evaluate(
         )
     figures["agreement"] = taught.student.agreement
     figures["fractions"] = labels.fractions
-    figures["corrected"] = asdict(taught.corrected) if taught.corrected is not None else None
+    if (corrected := taught.corrected) is not None:
+        figures["corrected"] = {"taught": corrected.taught, "changed": corrected.changed, **corrected.fractions}
     if ranks.first:
         ask = partial(
             student_probabilities,
