@@ -115,27 +115,19 @@ def test_the_stages_one_by_one(tmp_path, capsys):
     head = ["--set", TINY[1].removeprefix("train_student."), "--set", "weights=none", "--steps", "2", *small]
     assert main(["train-student", "--data", store, "--labels", labels, "--out", student, *head]) == DONE
     bundle = results(capsys)[-1]["result"]["bundle"]
-    simple = str(tmp_path / "simple")
-    assert (
-        main(
-            [
-                "correct-labels",
-                "--data",
-                store,
-                "--labels",
-                labels,
-                "--out",
-                simple,
-                "--set",
-                "least=4",
-                "--progress",
-                "json",
-            ]
-        )
-        == DONE
-    )
+    simple, corrected = str(tmp_path / "simple"), str(tmp_path / "corrected")
+    given = ["correct-labels", "--data", store, "--labels", labels, "--progress", "json", "--set", "least=4"]
+    assert main([*given, "--out", simple]) == DONE
     assert results(capsys)[-1]["result"]["taught"] == ["milk", "ketchup"]
-    for what in (["--bundle", bundle], ["--labels", labels], ["--labels", simple], ["--cam", cam, "--refine", "rgb"]):
+    recipe = str(RECIPES[0].with_name("robot.yaml"))
+    assert main([*given, "--recipe", recipe, "--teacher", bundle, "--out", corrected]) == DONE
+    assert results(capsys)[-1]["result"]["changed"] == 0  # no image shows several classes
+    for what in (
+        ["--bundle", bundle],
+        ["--labels", labels],
+        ["--labels", corrected],
+        ["--cam", cam, "--refine", "rgb"],
+    ):
         assert main(["evaluate", "--data", store, *what, "--progress", "json"]) == DONE
         assert results(capsys)[-1]["result"]["samples"] == 8
 
