@@ -5,7 +5,7 @@
 A simulated robot is shown household objects, learns them from their names alone, and segments tables that it has never
 seen. Simulator, collector, trainer and segmenter run as processes over DDS; every figure is computed in this run.
 
-deal demo                               about eight minutes on two cores, six objects
+deal demo                               about eleven minutes on two cores, six objects
 deal demo --model models/tabletop       no training: what a ready model makes of unseen tables
 """
 
