@@ -11,7 +11,7 @@ mistakes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,16 @@ from deal_ros.config import to_mapping
 from deal_ros.datasets.base import DatasetError, SampleDataset
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.evaluate import EvaluateConfig, student_probabilities
-from deal_ros.engine.label_folder import LabelFolder, map_path, write_index, write_map
-from deal_ros.engine.progress import Cancelled, Progress, ProgressCallback, StopRequested, ignore_progress, never_stop
+from deal_ros.engine.label_folder import LabelFolder, check_size, map_path, write_index, write_map
+from deal_ros.engine.progress import (
+    Cancelled,
+    Progress,
+    ProgressCallback,
+    StopRequested,
+    ignore_progress,
+    never_stop,
+    renamed,
+)
 from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.train_student import TrainStudentConfig, TrainStudentResult, train_student
 from deal_ros.labels import label_vector
@@ -153,9 +161,7 @@ def correct_labels(
     ranks.barrier()
     if (done := folder.result()) is not None:
         return CorrectedLabels(folder.path, tuple(done["taught"]), done["changed"], done["fractions"])
-    usable = [i for i in range(len(dataset)) if maps.has(dataset.sample_id(i))]
-    if not usable:
-        raise DatasetError(f"{labels}: no label map belongs to a sample of this data set; make them from the same data")
+    usable = maps.indices(dataset)
     stage, stopped = STAGE if teacher is not None else f"{STAGE} (simple)", False
     totals = torch.zeros(4, dtype=torch.float64, device=ranks.device)
     for row in ranks.share(len(usable)):
@@ -197,22 +203,14 @@ class _Corrector:
         if spec.classes != classes:
             raise DatasetError(f"{bundle}: teacher must know {', '.join(classes)}, got {', '.join(spec.classes)}")
         self.version = spec.version
-        self._student, self._size, self._classes, self._taught = (
-            student.to(device).eval(),
-            spec.input_size,
-            classes,
-            taught,
-        )
+        self._student, self._size = student.to(device).eval(), spec.input_size
+        self._classes, self._taught = classes, taught
         self._replaced = [0, IGNORE_ID, *(classes.index(name) + 1 for name in taught)]
         self._config, self._device = config, device
         self._asked = EvaluateConfig(inference=InferenceConfig(flip=True))
 
     def __call__(self, name: str, sample: Sample, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if labels.shape != sample.size:
-            raise DatasetError(
-                f"label map of {name} must be {sample.size}, the size of its image, got {labels.shape}; make the"
-                " labels anew from this data set"
-            )
+        check_size(labels, sample.size, name)
         likely = student_probabilities(self._student, sample, self._asked, self._device, self._size)
         present = label_vector((sample.labels or frozenset()).intersection(self._taught), self._classes)
         sure = self._config.confidence, self._config.background_confidence
@@ -248,7 +246,7 @@ def train_with_teacher(
     if correction is not None:
         simple = correct_labels(dataset, labels, out / SIMPLE, correction, **plain)
         if simple.changed:
-            marked = {**reports, "on_progress": lambda p: on_progress(replace(p, stage=f"{p.stage} (teacher)"))}
+            marked = {**reports, "on_progress": renamed(on_progress, " (teacher)")}
             teacher = train_student(dataset, simple.folder, out / TEACHER, config, **marked)
             corrected = correct_labels(dataset, labels, out / CORRECTED, correction, teacher=teacher.bundle, **plain)
             maps = corrected.folder

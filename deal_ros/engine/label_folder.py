@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from deal_ros.datasets.base import DatasetError
+from deal_ros.datasets.base import DatasetError, SampleDataset
 from deal_ros.datasets.image_files import read_png8
 from deal_ros.engine.checkpoint import write_text
 from deal_ros.sample import IGNORE_ID
@@ -51,6 +51,19 @@ class LabelFolder:
         """Whether there is a map for this sample."""
         return map_path(self.path, sample_id).is_file()
 
+    def indices(self, dataset: SampleDataset) -> list[int]:
+        """Positions of the samples that have a map.
+
+        Raises:
+            DatasetError: if none has.
+        """
+        found = [i for i in range(len(dataset)) if self.has(dataset.sample_id(i))]
+        if not found:
+            raise DatasetError(
+                f"{self.path}: no label map belongs to a sample of this data set; make them from the same data"
+            )
+        return found
+
     def read(self, sample_id: str) -> NDArray[np.uint8]:
         """Read the map, uint8 (H, W).
 
@@ -58,6 +71,19 @@ class LabelFolder:
             DatasetError: if it is missing or not such a map.
         """
         return read_map(map_path(self.path, sample_id), self._num_classes)
+
+
+def check_size(mask: NDArray[np.uint8], size: tuple[int, ...], name: str) -> None:
+    """Refuse a map of another size than its image's (H, W).
+
+    Raises:
+        DatasetError: naming the sample and the remedy.
+    """
+    if mask.shape != tuple(size):
+        raise DatasetError(
+            f"label map of {name} must be {tuple(size)}, the size of its image, got {mask.shape}; make the labels anew"
+            " from this data set"
+        )
 
 
 def map_path(folder: Path, sample_id: str) -> Path:

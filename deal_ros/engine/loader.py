@@ -28,6 +28,7 @@ from deal_ros.engine.augmentation import (
     shrink,
     warp,
 )
+from deal_ros.engine.label_folder import check_size
 from deal_ros.engine.pasting import PasteConfig, Paster
 from deal_ros.filters import DepthNoiseConfig, add_depth_noise
 from deal_ros.labels import label_vector
@@ -246,11 +247,8 @@ class FrameSource(Dataset):
             rng = np.random.default_rng([self.seed, _NOISE, index])
             depth_m = add_depth_noise(depth_m, self.config.depth_noise, rng)
         target = None if self._target is None else self._target(index, sample)
-        if target is not None and target.shape != sample.rgb.shape[:2]:
-            raise DatasetError(
-                f"label map of {self._dataset.sample_id(index)} must be {sample.rgb.shape[:2]}, the size of its image,"
-                f" got {target.shape}; make the labels anew from this data set"
-            )
+        if target is not None:
+            check_size(target, sample.size, self._dataset.sample_id(index))
         frame = Frame(sample.rgb, depth_m, label_vector(labels, self._dataset.classes), target)
         largest = self.config.augmentation.zoom[1]
         height, width = self.config.size

@@ -38,7 +38,7 @@ from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.evaluate import evaluate_cam, evaluate_student, spread, student_probabilities
 from deal_ros.engine.label_folder import map_path, read_map
 from deal_ros.engine.plots import plot_thresholds
-from deal_ros.engine.progress import ProgressCallback, StopRequested, ignore_progress, never_stop
+from deal_ros.engine.progress import ProgressCallback, StopRequested, ignore_progress, never_stop, renamed
 from deal_ros.engine.provenance import provenance
 from deal_ros.engine.pseudo_label import CamMaker, PseudoLabelResult, pseudo_label
 from deal_ros.engine.recipe import ExperimentData, Recipe, check_layout, open_data
@@ -121,7 +121,7 @@ def _run_seed(recipe: Recipe, data: ExperimentData, out: Path, name: str, report
     ranks: Ranks = reports["ranks"]
     config, baseline = recipe.train_cam, None
     if recipe.baseline:
-        marked = {**reports, "on_progress": _renamed(reports["on_progress"], " (baseline)")}
+        marked = {**reports, "on_progress": renamed(reports["on_progress"], " (baseline)")}
         plain = without_losses(config)
         baseline = train_cam(data.train, out / "cam-baseline", plain, validation=data.validation, **marked)
         config = replace(config, baseline_map=baseline.map)
@@ -320,10 +320,6 @@ def _headline(results: list[dict[str, Any]]) -> dict[str, float | None]:
                     gathered.setdefault(f"student {key} ({name})", []).append(figures[key])
         gathered.setdefault("agreement", []).append(evaluation["agreement"])
     return {name: float(np.mean(values)) for name, values in gathered.items()}
-
-
-def _renamed(on_progress: ProgressCallback, suffix: str) -> ProgressCallback:
-    return lambda progress: on_progress(replace(progress, stage=progress.stage + suffix))
 
 
 def summary(result: PipelineResult) -> dict[str, Any]:

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,11 @@ StopRequested = Callable[[], bool]
 
 class Cancelled(RuntimeError):
     """The stage was asked to stop; its newest checkpoint is on disk and a second start resumes there."""
+
+
+def renamed(on_progress: ProgressCallback, suffix: str) -> ProgressCallback:
+    """Report under the stage's name with ``suffix`` behind it."""
+    return lambda progress: on_progress(replace(progress, stage=progress.stage + suffix))
 
 
 def ignore_progress(progress: Progress) -> None:

@@ -319,10 +319,7 @@ def _targets(
     if labels is None:
         return lambda index, sample: _true_mask(dataset.sample_id(index), sample), list(range(len(dataset)))
     maps = LabelFolder(labels, dataset.classes)
-    indices = [i for i in range(len(dataset)) if maps.has(dataset.sample_id(i))]
-    if not indices:
-        raise DatasetError(f"{labels}: no label map belongs to a sample of this data set; make them from the same data")
-    return lambda index, sample: maps.read(dataset.sample_id(index)), indices
+    return lambda index, sample: maps.read(dataset.sample_id(index)), maps.indices(dataset)
 
 
 def _true_mask(sample_id: str, sample: Sample) -> NDArray[np.uint8]:
