@@ -25,7 +25,7 @@ class Frame:
     Args:
         rgb: uint8 (H, W, 3).
         depth_m: float32 (H, W), metres, 0 = no return.
-        labels: float32 (K,), 1 where the class is in view.
+        labels: float32 (K,), 1 where the class is in view, or may be, because nobody said what is.
         target: uint8 (H, W) label map with 255 ignored, or ``None`` in training from image labels.
     """
 

@@ -1,19 +1,23 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Stage 2b: from simple to complex. Images that show one class correct the label maps of those that show several.
+"""Stage 2b: images that show one class correct the label maps of those that show several, and these correct theirs.
 
 Where several classes are in view, activation maps mistake things for one another, and things without a class for
 objects; where one class is in view there is nothing to confuse. So a teacher, a student like the last, learns objects
 from simple images alone and background from all, is told the image labels of the others, and names their objects anew.
 It never saw what the first maps called these objects: a second round, whose teacher did, was seen to repeat their
 mistakes.
+
+What always lies beside an object in the images of its own, however, is learnt with it. Among others it lies elsewhere.
+So a second teacher learns objects from the corrected images alone, and where the first maps give several parts of a
+simple image its class, it tells which of them to believe.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -36,39 +40,53 @@ from deal_ros.engine.progress import (
 from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.train_student import TrainStudentConfig, TrainStudentResult, train_student
 from deal_ros.labels import label_vector
-from deal_ros.pseudo_labels import background_only, corrected_map
+from deal_ros.pseudo_labels import background_only, corrected_map, likely_parts
 from deal_ros.sample import IGNORE_ID, Sample
 from deal_ros.students import InferenceConfig, read_bundle
 
 STAGE = "correct-labels"
 SIMPLE, TEACHER, CORRECTED = "labels-simple", "teacher", "labels-corrected"
-"""Folders of a run whose student has a teacher."""
+SEVERAL, SECOND_TEACHER, CHECKED = "labels-several", "second-teacher", "labels-checked"
+"""Folders of a run whose student has teachers."""
+Images = Literal["several", "one"]
+_MARKS = {
+    ("several", False): " (simple)",
+    ("several", True): "",
+    ("one", False): " (several)",
+    ("one", True): " (parts)",
+}
+"""How reports are marked, by the images to correct and whether there is a teacher."""
 _LEAST_SHARE = 0.001
 """A map shows its class if at least this share of it does."""
 
 
 @dataclass(frozen=True)
 class CorrectLabelsConfig:
-    """How label maps of images with several classes are corrected.
+    """How label maps are corrected.
 
     Source: the order of learning is that of STC (Wei et al., arXiv 1509.03150), with depth in the place of saliency.
+    That images with several classes correct the others in turn is ours.
 
     Args:
-        least: maps that show a class in an image of that class alone, without which its labels stay as they are.
+        least: maps that show a class, without which a teacher cannot learn it, and its labels stay as they are.
         confidence: least probability, 0..1, of a class that the teacher names; less is left unlabelled.
         background_confidence: the same of background. It is how things without a class that stand out in depth become
             background, and must be high, because a teacher misses objects more often than it invents them.
+        parts: least belief of a second teacher in a part of the map of an image with one class, as a share, 0..1, of
+            its belief in the surest part, see :func:`~deal_ros.pseudo_labels.likely_parts`. 0 does without this
+            teacher, and saves a training.
     """
 
     least: int = 5
     confidence: float = 0.5
     background_confidence: float = 0.9
+    parts: float = 0.75
 
     def __post_init__(self) -> None:
         """Check the ranges."""
         if self.least < 1:
             raise ValueError(f"least must be at least 1, got {self.least}")
-        for name in ("confidence", "background_confidence"):
+        for name in ("confidence", "background_confidence", "parts"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
 
@@ -79,8 +97,8 @@ class CorrectedLabels:
 
     Args:
         folder: of the new label maps.
-        taught: classes that enough images show alone.
-        changed: images with several classes, some of them taught: their maps are new.
+        taught: classes that a teacher can learn from the other images.
+        changed: images with a class that was taught: their maps are new.
         fractions: mean share of background, foreground and ignored pixels.
     """
 
@@ -105,16 +123,21 @@ class TaughtStudent:
     corrected: CorrectedLabels | None = None
 
 
-def shown_alone(dataset: SampleDataset, maps: LabelFolder, least: int) -> tuple[str, ...]:
-    """Classes with at least ``least`` maps that show them, of images in which nothing else is, in id order."""
+def shown(dataset: SampleDataset, maps: LabelFolder, images: Images, least: int) -> tuple[str, ...]:
+    """Classes with at least ``least`` maps that show them, of images with one or several classes, in id order."""
     counts = dict.fromkeys(dataset.classes, 0)
     for index in range(len(dataset)):
-        labels, name = dataset.labels(index) or frozenset(), dataset.sample_id(index)
-        only = next(iter(labels)) if len(labels) == 1 else None
-        if only in counts and counts[only] < least and maps.has(name):
-            shown = maps.read(name) == list(dataset.classes).index(only) + 1
-            counts[only] += bool(shown.mean() >= _LEAST_SHARE)
+        present, name = dataset.labels(index) or frozenset(), dataset.sample_id(index)
+        wanted = [c for c, count in counts.items() if c in present and count < least]
+        if wanted and _among(present, images) and maps.has(name):
+            shares = np.bincount(maps.read(name).ravel(), minlength=256) / maps.read(name).size
+            for label in wanted:
+                counts[label] += bool(shares[list(dataset.classes).index(label) + 1] >= _LEAST_SHARE)
     return tuple(name for name, count in counts.items() if count >= least)
+
+
+def _among(present: frozenset[str], images: Images) -> bool:
+    return len(present) == 1 if images == "one" else len(present) > 1
 
 
 @torch.no_grad()
@@ -124,22 +147,25 @@ def correct_labels(
     out: str | Path,
     config: CorrectLabelsConfig = CorrectLabelsConfig(),
     *,
+    images: Images = "several",
     teacher: str | Path | None = None,
     ranks: Ranks | None = None,
     on_progress: ProgressCallback = ignore_progress,
     should_stop: StopRequested = never_stop,
 ) -> CorrectedLabels:
-    """Write label maps in which a teacher named the objects of images with several classes anew.
+    """Write label maps in which a teacher corrected the images of one kind; it learnt objects from the other kind.
 
-    Without a teacher these maps keep their background alone: what a teacher is to learn from. Maps of images with at
-    most one class are taken over, and so are those without any class that enough images show alone. Where only some
-    classes are shown alone, the teacher names these, and pixels of the others stay as they are.
+    Without a teacher these maps keep their background alone: what a teacher is to learn from. With one, objects of
+    images with several classes are named anew, and of an image with one class those parts are kept that are likely.
+    All other maps are taken over, also those without any class that enough images of the other kind show. Where they
+    show only some of the classes, the teacher names these, and pixels of the others stay as they are.
 
     Args:
         dataset: the images.
         labels: folder of their label maps, see :func:`~deal_ros.engine.pseudo_label.pseudo_label`.
         out: gets ``<sample id>.png`` and labels.json.
         config: see :class:`CorrectLabelsConfig`.
+        images: the kind to correct, with ``several`` classes or with ``one``.
         teacher: bundle of a student that learned from the maps that this function writes without one.
         ranks: this process among its peers.
         on_progress: called after every image.
@@ -153,27 +179,28 @@ def correct_labels(
     """
     ranks = ranks or alone()
     classes, maps = tuple(dataset.classes), LabelFolder(labels, dataset.classes)
-    taught = shown_alone(dataset, maps, config.least)
+    taught = shown(dataset, maps, "one" if images == "several" else "several", config.least)
     corrector = _Corrector(teacher, classes, taught, config, ranks.device) if teacher is not None else None
     identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "labels": maps.version}
+    identity["images"] = images
     identity["teacher"] = corrector.version if corrector is not None else None
     folder = RunFolder(out, {**identity, "config": to_mapping(config)}, writer=ranks.first)
     ranks.barrier()
     if (done := folder.result()) is not None:
         return CorrectedLabels(folder.path, tuple(done["taught"]), done["changed"], done["fractions"])
     usable = maps.indices(dataset)
-    stage, stopped = STAGE if teacher is not None else f"{STAGE} (simple)", False
+    stage, stopped = STAGE + _MARKS[images, teacher is not None], False
     totals = torch.zeros(4, dtype=torch.float64, device=ranks.device)
     for row in ranks.share(len(usable)):
         if stopped := should_stop():
             break
         name, present = dataset.sample_id(usable[row]), dataset.labels(usable[row]) or frozenset()
         mask = maps.read(name)
-        several = len(present) > 1 and not present.isdisjoint(taught)
-        if several:
+        changed = _among(present, images) and not present.isdisjoint(taught)
+        if changed:
             mask = background_only(mask) if corrector is None else corrector(name, dataset[usable[row]], mask)
         write_map(map_path(folder.path, name), mask)
-        shares = [float(np.mean(mask == 0)), float(np.mean(mask == IGNORE_ID)), float(several)]
+        shares = [float(np.mean(mask == 0)), float(np.mean(mask == IGNORE_ID)), float(changed)]
         totals += torch.tensor([shares[0], 1 - shares[0] - shares[1], *shares[1:]], device=ranks.device)
         on_progress(Progress(stage, min(row + ranks.world, len(usable)), len(usable)))
     if ranks.any(stopped):
@@ -212,9 +239,12 @@ class _Corrector:
     def __call__(self, name: str, sample: Sample, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         check_size(labels, sample.size, name)
         likely = student_probabilities(self._student, sample, self._asked, self._device, self._size)
-        present = label_vector((sample.labels or frozenset()).intersection(self._taught), self._classes)
-        sure = self._config.confidence, self._config.background_confidence
-        return np.where(np.isin(labels, self._replaced), corrected_map(labels, likely, present, *sure), labels)
+        config, present = self._config, (sample.labels or frozenset()).intersection(self._taught)
+        if len(sample.labels or ()) == 1:
+            return likely_parts(labels, likely, self._classes.index(next(iter(present))) + 1, config.parts)
+        named = label_vector(present, self._classes)
+        new = corrected_map(labels, likely, named, config.confidence, config.background_confidence)
+        return np.where(np.isin(labels, self._replaced), new, labels)
 
 
 def train_with_teacher(
@@ -228,27 +258,45 @@ def train_with_teacher(
     on_progress: ProgressCallback = ignore_progress,
     **reports: Any,
 ) -> TaughtStudent:
-    """Train a student on label maps that a teacher corrected; an earlier start is continued.
+    """Train a student on label maps that teachers corrected; an earlier start is continued.
 
     Args:
         dataset: the images.
         labels: folder of their label maps.
-        out: gets ``student/``, and with a teacher ``labels-simple/``, ``teacher/`` and ``labels-corrected/``.
-        config: of student and teacher.
+        out: gets ``student/``, and with teachers ``labels-simple/``, ``teacher/``, ``labels-corrected/`` and, where
+            parts are asked for, ``labels-several/``, ``second-teacher/``, ``labels-checked/``.
+        config: of student and teachers.
         correction: ``None`` trains on the maps as they are. So does data in which no class of images with several is
             shown alone: there is nothing to learn from.
         provenance: plain values to keep in the student's bundle.
         on_progress: reports of all stages.
         reports: ``ranks`` and ``should_stop`` of the stages.
     """
-    out, maps = Path(out), Path(labels)
-    plain, corrected = {**reports, "on_progress": on_progress}, None
+    out, maps, corrected = Path(out), Path(labels), None
+    plain = {**reports, "on_progress": on_progress}
+
+    def correct(
+        images: Images, folders: tuple[str, str, str], of_teacher: TrainStudentConfig
+    ) -> CorrectedLabels | None:
+        """Train a teacher on maps that hide what it is to correct, and correct; ``None`` where there is nothing to."""
+        assert correction is not None
+        hidden, teacher, new = folders
+        basis = correct_labels(dataset, maps, out / hidden, correction, images=images, **plain)
+        if not basis.changed:
+            return None
+        marked = {**reports, "on_progress": renamed(on_progress, f" ({teacher})")}
+        bundle = train_student(dataset, basis.folder, out / teacher, of_teacher, **marked).bundle
+        return correct_labels(dataset, maps, out / new, correction, images=images, teacher=bundle, **plain)
+
     if correction is not None:
-        simple = correct_labels(dataset, labels, out / SIMPLE, correction, **plain)
-        if simple.changed:
-            marked = {**reports, "on_progress": renamed(on_progress, " (teacher)")}
-            teacher = train_student(dataset, simple.folder, out / TEACHER, config, **marked)
-            corrected = correct_labels(dataset, labels, out / CORRECTED, correction, teacher=teacher.bundle, **plain)
-            maps = corrected.folder
+        corrected = correct("several", (SIMPLE, TEACHER, CORRECTED), config)
+    if correction is not None and corrected is not None:
+        maps = corrected.folder
+        if correction.parts > 0:
+            # Its maps show no object alone that could be pasted; and that unlabelled objects may be background is what
+            # it must not learn about those that it is asked for.
+            other = replace(config, paste=None, loss=replace(config.loss, absent=0.0))
+            checked = correct("one", (SEVERAL, SECOND_TEACHER, CHECKED), other)
+            maps = maps if checked is None else checked.folder
     student = train_student(dataset, maps, out / "student", config, provenance=provenance, **plain)
     return TaughtStudent(student, maps, corrected)

@@ -241,7 +241,8 @@ class FrameSource(Dataset):
             return self._decoded[position]
         index = self.indices[position]
         sample = self._dataset[index]
-        labels = self._dataset.labels(index) or frozenset()
+        labels = self._dataset.labels(index)
+        in_view = label_vector(self._dataset.classes if labels is None else labels, self._dataset.classes)
         depth_m = sample.depth_m
         if self.config.depth_noise is not None:
             rng = np.random.default_rng([self.seed, _NOISE, index])
@@ -249,7 +250,7 @@ class FrameSource(Dataset):
         target = None if self._target is None else self._target(index, sample)
         if target is not None:
             check_size(target, sample.size, self._dataset.sample_id(index))
-        frame = Frame(sample.rgb, depth_m, label_vector(labels, self._dataset.classes), target)
+        frame = Frame(sample.rgb, depth_m, in_view, target)
         largest = self.config.augmentation.zoom[1]
         height, width = self.config.size
         frame = shrink(frame, (round(height * largest), round(width * largest)))

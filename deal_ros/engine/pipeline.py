@@ -10,7 +10,8 @@ A second start goes on where the first one stopped.
     OUT/data.json                which samples the run began with; later ones of a growing store are left out
     OUT/seed-0/cam-baseline/     CAM network without extra losses, if the recipe asks for it
     OUT/seed-0/cam/  labels/  student/bundle/  evaluation/
-    OUT/seed-0/labels-simple/  teacher/  labels-corrected/    if the recipe has a section correct_labels
+    OUT/seed-0/labels-simple/  teacher/  labels-corrected/    if the recipe has a section correct_labels, and then
+    OUT/seed-0/labels-several/  second-teacher/  labels-checked/    unless its parts is 0
     OUT/report.md  report.json   written when all seeds are done
 """
 

@@ -180,7 +180,7 @@ def pseudo_label(
         if mask is None:
             index = usable[row]
             cam, present = _whole(*made.pop(index)) if index in made else maker(dataset[index], classes)
-            mask = label_map(cam, present, threshold, config.labels.band)
+            mask = label_map(cam, present, threshold, config.labels.band, config.labels.band_below)
             write_map(path, mask)
         ignored = float(np.mean(mask == IGNORE_ID))
         background = float(np.mean(mask == 0))

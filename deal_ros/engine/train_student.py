@@ -30,7 +30,7 @@ from deal_ros.engine.plots import plot_metrics
 from deal_ros.engine.progress import ProgressCallback, StopRequested, ignore_progress, never_stop
 from deal_ros.engine.run_folder import BEST, RunFolder
 from deal_ros.engine.session import Session
-from deal_ros.losses import ClippedCrossEntropyConfig, clipped_cross_entropy
+from deal_ros.losses import ClippedCrossEntropyConfig, absent_class_loss, clipped_cross_entropy
 from deal_ros.metrics import SegmentationMetrics
 from deal_ros.sample import IGNORE_ID, Sample
 from deal_ros.students import BundleSpec, Student, create_student, write_bundle
@@ -53,12 +53,15 @@ class StudentLossConfig:
             class counts alike, however small. In a few hundred steps, plain cross-entropy was seen to leave rare
             classes out, and 0.5 to spill over outlines.
         stride: label pixels per compared pixel, each way; 2 costs a quarter and was not seen to cost accuracy.
+        absent: weight, beside cross-entropy, of unlabelled pixels not being of a class that is not in view, see
+            :func:`~deal_ros.losses.absent_class_loss`. Of use where many pixels are unlabelled, as a teacher's are.
         clipped: constants of ``clipped``.
     """
 
     kind: Literal["cross_entropy", "clipped"] = "cross_entropy"
     balance: float = 0.2
     stride: int = 2
+    absent: float = 0.0
     clipped: ClippedCrossEntropyConfig = field(default_factory=ClippedCrossEntropyConfig)
 
     def __post_init__(self) -> None:
@@ -67,6 +70,8 @@ class StudentLossConfig:
             raise ValueError(f"balance must be in [0, 1], got {self.balance}")
         if self.stride < 1:
             raise ValueError(f"stride must be at least 1, got {self.stride}")
+        if self.absent < 0 or (self.absent and self.kind == "clipped"):
+            raise ValueError(f"absent must be >= 0, and 0 with kind clipped, got {self.absent} with {self.kind}")
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,7 @@ def train_student(
         for batch in rounds:
             cached = features(batch) if features is not None else None
             with session.stepper.autocast():
-                loss = model(batch.rgb, batch.target, cached)
+                loss = model(batch.rgb, batch.target, batch.labels, cached)
             session.stepper.backward(loss / settings.accumulate)
             log["loss"] = log.get("loss", 0.0) + float(loss.detach()) / settings.accumulate
         log["lr"] = session.stepper.step(step)
@@ -260,8 +265,8 @@ class _Criterion(nn.Module):
         self.student, self.config = student, config
         self.register_buffer("weights", weights)
 
-    def forward(self, rgb: Tensor, target: Tensor, features: Any) -> Tensor:
-        """Scalar loss of uint8 (B, 3, H, W) against int64 (B, H, W)."""
+    def forward(self, rgb: Tensor, target: Tensor, labels: Tensor, features: Any) -> Tensor:
+        """Scalar loss of uint8 (B, 3, H, W) against int64 (B, H, W) and the image labels float (B, K)."""
         logits = self.student(self.student.normalize(rgb), features)
         stride = self.config.stride
         target = target[:, stride // 2 :: stride, stride // 2 :: stride]
@@ -270,6 +275,8 @@ class _Criterion(nn.Module):
             if self.config.kind == "clipped":
                 return clipped_cross_entropy(logits, target, config=self.config.clipped)
             loss = F.cross_entropy(logits, target, ignore_index=IGNORE_ID, weight=self.weights, reduction="none")
+            if self.config.absent:
+                loss = loss + self.config.absent * absent_class_loss(logits, labels) * (target == IGNORE_ID)
             # By the number of all pixels, not of labelled ones or of weights: then the parts of a batch that ranks and
             # accumulation rounds see add up to what one process would have computed.
             return loss.sum() / target.numel()

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Losses on class maps, one per file: a function, its configuration, and a module that stores one for the other."""
 
+from deal_ros.losses.absent_classes import absent_class_loss
 from deal_ros.losses.clipped_cross_entropy import (
     ClippedCrossEntropy,
     ClippedCrossEntropyConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "LossWeightConfig",
     "MinPoolConfig",
     "MinPoolLoss",
+    "absent_class_loss",
     "clipped_cross_entropy",
     "depth_edge_alignment_loss",
     "edge_gate",

@@ -4,7 +4,7 @@
 
 from deal_ros.pseudo_labels.config import PseudoLabelConfig
 from deal_ros.pseudo_labels.contour_agreement import ContourAgreement, ContourAgreementConfig, choose_threshold
-from deal_ros.pseudo_labels.correction import background_only, corrected_map
+from deal_ros.pseudo_labels.correction import background_only, corrected_map, likely_parts
 from deal_ros.pseudo_labels.crf import CRF_PRESETS, CrfConfig, crf_cam
 from deal_ros.pseudo_labels.refine import refine_cam
 from deal_ros.pseudo_labels.threshold import ThresholdChoice, ThresholdSweep, label_map, sweep_threshold
@@ -22,6 +22,7 @@ __all__ = [
     "corrected_map",
     "crf_cam",
     "label_map",
+    "likely_parts",
     "refine_cam",
     "sweep_threshold",
 ]

@@ -31,7 +31,9 @@ class PseudoLabelConfig:
             with depth edges. ``fixed``: ``threshold``. ``swept``: the best on pixel truth, which contradicts weak
             supervision and is there to compare with papers.
         threshold: background score in (0, 1) under ``fixed``, and what ``contour`` falls back to without depth.
-        band: pixels whose strongest class lies within this distance of the threshold become 255, [0, 0.5).
+        band: pixels whose strongest class lies within this distance above the threshold become 255, [0, 0.5).
+        band_below: the same below the threshold; ``None`` is ``band``. Wider, it leaves to a teacher (see
+            :mod:`deal_ros.engine.correct_labels`) what the maps hardly show.
         contour: settings of ``contour``.
 
     Raises:
@@ -47,6 +49,7 @@ class PseudoLabelConfig:
     mode: ThresholdMode = "contour"
     threshold: float = 0.5
     band: float = 0.1
+    band_below: float | None = None
     contour: ContourAgreementConfig = field(default_factory=ContourAgreementConfig)
 
     def __post_init__(self) -> None:
@@ -63,5 +66,6 @@ class PseudoLabelConfig:
             raise ValueError(f"mode must be fixed, swept or contour, got {self.mode!r}")
         if not 0 < self.threshold < 1:
             raise ValueError(f"threshold must be in (0, 1), got {self.threshold}")
-        if not 0 <= self.band < 0.5:
-            raise ValueError(f"band must be in [0, 0.5), got {self.band}")
+        for name in ("band", "band_below"):
+            if not 0 <= (getattr(self, name) or 0) < 0.5:
+                raise ValueError(f"{name} must be in [0, 0.5), got {getattr(self, name)}")

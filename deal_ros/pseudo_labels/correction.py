@@ -1,16 +1,20 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Correct the label map of an image that shows several classes with what a segmenter learnt from simpler images."""
+"""Correct the label map of an image with what a segmenter learnt from other images than its like."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from deal_ros.sample import IGNORE_ID
+
+_LEAST_PART = 1e-3
+"""Share of an image below which a part cannot be the surest: a few pixels are sure by chance."""
 
 
 def background_only(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -61,3 +65,40 @@ def corrected_map(
     share = np.take_along_axis(likely, best[None], 0)[0] / np.maximum(likely.sum(0), 1e-9)
     sure = share >= np.where(best > 0, confidence, background_confidence)
     return np.where(labels == 0, 0, np.where(sure, best, IGNORE_ID)).astype(np.uint8)
+
+
+def likely_parts(labels: NDArray[np.uint8], probabilities: Tensor, class_id: int, share: float) -> NDArray[np.uint8]:
+    """Keep those connected parts of a class that a segmenter believes in; the others become background.
+
+    Where one class is in view again and again, whatever always lies beside the object is learnt with it: it takes
+    part in every image of that label, and it stands out in depth. A segmenter that knows the class from other images
+    is less sure of it than of the object. Parts are compared with the surest of the same image, so that it matters
+    little how well it knows the class.
+
+    Source: ours.
+
+    Args:
+        labels: uint8 (H, W): 0 background, 1..K classes, 255 unlabelled.
+        probabilities: float (K+1, H, W), background first.
+        class_id: the class in view, 1..K.
+        share: a part stays if the mean probability of the class, against background alone, is at least this share of
+            that of the surest part, 0..1.
+
+    Returns:
+        uint8 (H, W).
+
+    Raises:
+        ValueError: if the shapes do not fit.
+    """
+    if probabilities.shape[1:] != labels.shape:
+        raise ValueError(f"probabilities must be (K+1, {labels.shape}), got {tuple(probabilities.shape)}")
+    background, of_class = probabilities[0].float().cpu().numpy(), probabilities[class_id].float().cpu().numpy()
+    sure = of_class / np.maximum(of_class + background, 1e-9)
+    count, parts = cv2.connectedComponents((labels == class_id).astype(np.uint8), connectivity=8)
+    sizes = np.bincount(parts.ravel(), minlength=count)
+    means = np.bincount(parts.ravel(), sure.ravel(), minlength=count) / np.maximum(sizes, 1)
+    large = sizes >= _LEAST_PART * labels.size
+    best = means[1:][large[1:]].max(initial=0.0)
+    dropped = means < share * best
+    dropped[0] = False  # what is not of the class
+    return np.where(dropped[parts], np.uint8(0), labels)

@@ -35,17 +35,22 @@ class ThresholdChoice:
 
 
 def label_map(
-    cam: Tensor | NDArray[Any], present: Any = None, threshold: float = 0.5, band: float = 0.0
+    cam: Tensor | NDArray[Any],
+    present: Any = None,
+    threshold: float = 0.5,
+    band: float = 0.0,
+    band_below: float | None = None,
 ) -> NDArray[np.uint8]:
     """Label each pixel with its strongest class, or background where none exceeds the threshold.
 
-    ``argmax([t, cam])``; pixels whose strongest class lies strictly between t - band and t + band become 255.
+    ``argmax([t, cam])``; pixels whose strongest class lies strictly between t - band_below and t + band become 255.
 
     Args:
         cam: float (K, H, W) in [0, 1].
         present: (K,), true for classes in view; others are never used. ``None`` is all.
         threshold: background score t, 0..1.
-        band: half width of the band left unlabelled, in units of ``cam``.
+        band: how far above the threshold pixels are left unlabelled, in units of ``cam``.
+        band_below: the same below it; ``None`` is ``band``.
 
     Returns:
         uint8 (H, W): 0 background, k + 1 for class k, 255 unlabelled.
@@ -59,8 +64,9 @@ def label_map(
     """
     scores, best = _strongest(cam, present)
     labels = np.where(scores > threshold, best, 0).astype(np.uint8)
-    if band > 0:
-        labels[np.abs(scores - threshold) < band] = IGNORE_ID
+    beyond = scores - threshold
+    below = min(threshold, band if band_below is None else band_below)  # where nothing is active is background
+    labels[(beyond > -below) & (beyond < band)] = IGNORE_ID
     return labels
 
 

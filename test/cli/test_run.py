@@ -119,9 +119,11 @@ def test_the_stages_one_by_one(tmp_path, capsys):
     given = ["correct-labels", "--data", store, "--labels", labels, "--progress", "json", "--set", "least=4"]
     assert main([*given, "--out", simple]) == DONE
     assert results(capsys)[-1]["result"]["taught"] == ["milk", "ketchup"]
+    assert main([*given, "--images", "one", "--out", str(tmp_path / "several")]) == DONE
+    assert results(capsys)[-1]["result"]["taught"] == []  # no image shows several classes
     recipe = str(RECIPES[0].with_name("robot.yaml"))
     assert main([*given, "--recipe", recipe, "--teacher", bundle, "--out", corrected]) == DONE
-    assert results(capsys)[-1]["result"]["changed"] == 0  # no image shows several classes
+    assert results(capsys)[-1]["result"]["changed"] == 0
     for what in (
         ["--bundle", bundle],
         ["--labels", labels],

@@ -1,6 +1,8 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""Images that show one class alone correct the label maps of those that show several."""
+"""Images that show one class alone correct the label maps of those that show several, and these theirs."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +13,14 @@ from engine_scenes import CLASSES, SIZE, MemoryDataset, scenes, student_config
 from deal_ros.datasets.base import DatasetError
 from deal_ros.datasets.miniature import miniature_sample
 from deal_ros.engine.checkpoint import CheckpointError
-from deal_ros.engine.correct_labels import CorrectLabelsConfig, correct_labels, shown_alone, train_with_teacher
-from deal_ros.engine.label_folder import LabelFolder, map_path, write_index, write_map
+from deal_ros.engine.correct_labels import CorrectLabelsConfig, correct_labels, shown, train_with_teacher
+from deal_ros.engine.label_folder import LabelFolder, map_path, read_map, write_index, write_map
 from deal_ros.engine.progress import Cancelled
-from deal_ros.pseudo_labels import corrected_map
+from deal_ros.pseudo_labels import corrected_map, likely_parts
 from deal_ros.sample import IGNORE_ID
 
-CONFIG = CorrectLabelsConfig(least=2, confidence=0.5)
+CONFIG = CorrectLabelsConfig(least=2, confidence=0.5, parts=0)
+TWO_TEACHERS = replace(CONFIG, parts=0.75)
 
 
 def dataset_of(simple=12, pairs=6):
@@ -65,7 +68,26 @@ def test_background_stays_and_only_present_and_probable_classes_are_named():
     assert found.tolist() == [[0, 2, IGNORE_ID, 1, IGNORE_ID, 0]]
 
 
+def test_parts_that_are_much_less_likely_than_the_surest_become_background():
+    labels = np.zeros((40, 60), np.uint8)
+    labels[5:15, 5:15] = labels[5:15, 25:35] = labels[25:35, 5:15] = 2
+    labels[25:35, 25:35], labels[30, 50] = IGNORE_ID, 2  # one pixel is surer than all, by chance
+    likely = torch.full((4, 40, 60), 0.01)
+    likely[2, 5:15, 5:15], likely[0, 5:15, 5:15] = 0.2, 0.6  # 1/4 against background: the best of a shy teacher
+    likely[2, 5:15, 25:35], likely[0, 5:15, 25:35] = 0.2, 0.8  # 1/5
+    likely[2, 25:35, 5:15], likely[0, 25:35, 5:15] = 0.1, 0.8  # 1/9
+    likely[2, 30, 50] = 1.0
+    found = likely_parts(labels, likely, 2, 0.75)
+    expected = labels.copy()
+    expected[25:35, 5:15] = 0
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(likely_parts(labels, likely, 1, 0.75), labels)
+    np.testing.assert_array_equal(likely_parts(labels, likely, 2, 0.0), labels)
+
+
 def test_maps_and_probabilities_must_fit():
+    with pytest.raises(ValueError, match="probabilities must be"):
+        likely_parts(np.zeros((4, 4), np.uint8), torch.zeros(3, 4, 5), 1, 0.5)
     with pytest.raises(ValueError, match="probabilities must be"):
         corrected_map(np.zeros((4, 4), np.uint8), torch.zeros(3, 4, 5), [True, True], 0.5, 0.9)
     with pytest.raises(ValueError, match="present must be"):
@@ -104,11 +126,13 @@ def test_a_class_whose_own_maps_do_not_show_it_is_not_taught(tmp_path):
     dataset = dataset_of()
     (tmp_path / "maps").mkdir()
     maps = LabelFolder(labels_of(dataset, tmp_path / "maps"), CLASSES)
-    assert shown_alone(dataset, maps, least=4) == CLASSES
-    assert shown_alone(dataset, maps, least=5) == ()
+    assert shown(dataset, maps, "one", 4) == CLASSES
+    assert shown(dataset, maps, "one", 5) == ()
+    assert shown(dataset, maps, "several", 4) == CLASSES  # two in each of six images
+    assert shown(dataset, maps, "several", 5) == ()
     write_map(map_path(maps.path, "s000"), np.zeros(SIZE, np.uint8))  # milk, by its label
     map_path(maps.path, "s001").unlink()  # ketchup
-    assert shown_alone(dataset, maps, least=4) == ("butter",)
+    assert shown(dataset, maps, "one", 4) == ("butter",)
 
 
 def test_a_map_of_another_size_is_named(tmp_path, labels):
@@ -133,14 +157,40 @@ def test_a_student_of_simple_images_puts_right_what_the_maps_of_others_confuse(t
     assert right > 9 * wrong
 
 
+def companions(folder, dataset):
+    """Add to every map of milk alone a part that is not milk: background in the corner, as if a thing stood there."""
+    for index in range(12):
+        if dataset.labels(index) == {"milk"}:
+            path = map_path(folder, dataset.sample_id(index))
+            mask = read_map(path, len(CLASSES))
+            mask[:6, :6] = 1
+            write_map(path, mask)
+
+
+def test_what_only_ever_lies_beside_an_object_is_found_out_by_the_other_images(tmp_path, labels):
+    dataset = dataset_of(pairs=12)
+    for index in range(12, len(dataset)):
+        write_map(map_path(labels, dataset.sample_id(index)), dataset[index].mask)
+    companions(labels, dataset)
+    taught = train_with_teacher(dataset, labels, tmp_path / "run", student_config(steps=40), TWO_TEACHERS)
+    assert taught.labels == tmp_path / "run" / "labels-checked"
+    hidden, checked = LabelFolder(tmp_path / "run" / "labels-several", CLASSES), LabelFolder(taught.labels, CLASSES)
+    for index in (index for index in range(12) if dataset.labels(index) == {"milk"}):
+        name, truth = dataset.sample_id(index), dataset[index].mask
+        assert set(np.unique(hidden.read(name))) == {0, IGNORE_ID}  # the second teacher did not see the companion
+        found = checked.read(name)
+        assert not found[:6, :6].any()
+        assert (found == truth)[truth > 0].mean() > 0.9
+
+
 def test_what_was_interrupted_ends_as_what_was_not(tmp_path, labels):
-    whole = train_with_teacher(dataset_of(), labels, tmp_path / "whole", student_config(steps=4), CONFIG)
-    for stop in (10, 20, 16):  # while hiding, in the teacher, while correcting
+    settings = student_config(steps=4), replace(TWO_TEACHERS, confidence=0.0, background_confidence=1.0)
+    whole = train_with_teacher(dataset_of(), labels, tmp_path / "whole", *settings)
+    assert whole.labels.name == "labels-checked"
+    for stop in (10, 20, 16, 28, 20, 12):  # while hiding, in the teacher, while correcting; the same of the second
         with pytest.raises(Cancelled):
-            train_with_teacher(
-                dataset_of(), labels, tmp_path / "parts", student_config(steps=4), CONFIG, should_stop=StopAfter(stop)
-            )
-    parts = train_with_teacher(dataset_of(), labels, tmp_path / "parts", student_config(steps=4), CONFIG)
+            train_with_teacher(dataset_of(), labels, tmp_path / "parts", *settings, should_stop=StopAfter(stop))
+    parts = train_with_teacher(dataset_of(), labels, tmp_path / "parts", *settings)
     for path in whole.labels.glob("*.png"):
         assert path.read_bytes() == (parts.labels / path.name).read_bytes()
     assert (whole.student.bundle / "model.safetensors").read_bytes() == (
@@ -148,7 +198,7 @@ def test_what_was_interrupted_ends_as_what_was_not(tmp_path, labels):
     ).read_bytes()
 
 
-@pytest.mark.parametrize("correction", [None, CONFIG])
+@pytest.mark.parametrize("correction", [None, TWO_TEACHERS])
 def test_where_there_is_nothing_to_correct_the_maps_are_used_as_they_are(tmp_path, correction):
     dataset = scenes(6)
     (tmp_path / "maps").mkdir()
@@ -185,7 +235,7 @@ def test_another_teacher_other_maps_and_other_classes_are_refused(tmp_path, labe
         correct_labels(other, tmp_path, tmp_path / "other", CONFIG, teacher=teacher)
 
 
-@pytest.mark.parametrize("change", [{"least": 0}, {"confidence": 1.5}, {"background_confidence": -0.1}])
+@pytest.mark.parametrize("change", [{"least": 0}, {"confidence": 1.5}, {"background_confidence": -0.1}, {"parts": 2}])
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         CorrectLabelsConfig(**change)

@@ -117,7 +117,8 @@ def test_label_maps_are_corrected_where_the_recipe_says_so(tmp_path, store):
         for number in range(4):
             samples.append(miniature_sample([1, 2], samples.classes, seed=90 + number), sequence="table")
     stages = []
-    recipe = recipe_of(correct_labels=CorrectLabelsConfig(least=2), train_student=student_config(steps=3))
+    correction = CorrectLabelsConfig(least=2, confidence=0.0, background_confidence=1.0)
+    recipe = recipe_of(correct_labels=correction, train_student=student_config(steps=3))
     result = run_pipeline(recipe, store, tmp_path / "out", on_progress=lambda p: stages.append(p.stage))
     assert [stage for stage in dict.fromkeys(stages) if "label" in stage or "student" in stage] == [
         "pseudo-label threshold",
@@ -125,9 +126,12 @@ def test_label_maps_are_corrected_where_the_recipe_says_so(tmp_path, store):
         "correct-labels (simple)",
         "train-student (teacher)",
         "correct-labels",
+        "correct-labels (several)",
+        "train-student (second-teacher)",
+        "correct-labels (parts)",
         "train-student",
     ]
-    assert read_bundle(result.bundle)[1].training["labels"] == "labels-corrected"
+    assert read_bundle(result.bundle)[1].training["labels"] == "labels-checked"
     assert "corrected the label maps of 4 images; it knew milk" in result.report.read_text()
     assert {path.name for path in (tmp_path / "out" / "seed-0").iterdir()} >= {"labels", "labels-simple", "teacher"}
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from engine_runs import StopAfter, assert_same_run
 from engine_scenes import CLASSES, SIZE, MemoryDataset, cam_config, label_config, scenes, student_config
+from torch.nn import functional as F
 
 from deal_ros.datasets.base import DatasetError
 from deal_ros.engine.checkpoint import CheckpointError
@@ -159,6 +160,31 @@ def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
     shares = np.bincount(np.concatenate([s.mask.ravel() for s in scenes(6).samples]), minlength=4) / (6 * 48 * 64)
     assert float((weights.numpy() * shares).sum()) == pytest.approx(1, abs=0.02)
     assert torch.allclose(class_weights(source, 3, balance=0.0), torch.ones(4))
+
+
+@pytest.mark.parametrize("said", [True, False])
+def test_unlabelled_pixels_teach_what_is_not_in_view(tmp_path, said):
+    """Only milk has label maps; ketchup and butter are unlabelled, so that nothing else tells them from milk."""
+    samples = [
+        replace(s, mask=np.where(s.mask > 1, 255, s.mask).astype(np.uint8), labels=s.labels if said else None)
+        for s in scenes(12).samples
+    ]
+    belief = {}
+    for absent in (0.0, 1.0):
+        config = student_config(steps=30, loss=StudentLossConfig(absent=absent))
+        run = train_student(MemoryDataset(samples), None, tmp_path / str(absent), config)
+        student = read_bundle(run.bundle)[0].eval()
+        milk = []
+        for sample, truth in zip(samples, scenes(12).samples):
+            rgb = torch.from_numpy(sample.rgb).permute(2, 0, 1)[None]
+            with torch.no_grad():
+                logits = F.interpolate(student(student.normalize(rgb)), SIZE, mode="bilinear")
+            milk.append(logits.softmax(1)[0, 1].numpy()[truth.mask > 1])
+        belief[absent] = float(np.concatenate(milk).mean())
+    if said:
+        assert belief[1.0] < belief[0.0] / 3
+    else:
+        assert belief[1.0] == pytest.approx(belief[0.0], rel=1e-3)  # nobody said what is in view
 
 
 def test_maps_without_any_labelled_pixel_are_refused():

@@ -50,6 +50,9 @@ def test_label_map_ignores_absent_classes_and_leaves_the_band_unlabelled():
     labels = label_map(cam, present=[0, 1], threshold=0.5, band=0.1)
     assert labels.dtype == np.uint8
     assert labels.tolist() == [[0, 255, 2], [0, 255, 2]]
+    assert label_map(cam, [0, 1], 0.5, 0.1, band_below=0.2).tolist() == [[0, 255, 2], [255, 255, 2]]
+    assert label_map(cam, [0, 1], 0.5, 0.0, band_below=0.2).tolist() == [[0, 0, 2], [255, 255, 2]]
+    assert not label_map(cam, [0, 0], 0.5, 0.1, band_below=0.6).any()
 
 
 def test_label_map_of_an_image_without_classes_is_background():
@@ -241,6 +244,7 @@ def test_config_round_trip_and_bad_values():
     for values, message in [
         ({"refine": "magic"}, "refine"),
         ({"band": 0.7}, r"band must be in \[0, 0\.5\)"),
+        ({"band_below": -0.1}, r"band_below must be in \[0, 0\.5\)"),
         ({"threshold": 1.0}, "threshold"),
         ({"crf": "other"}, "crf must be one of seam"),
         ({"scales": []}, "scales"),

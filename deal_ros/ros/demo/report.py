@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deal_ros.engine.correct_labels import CORRECTED
+from deal_ros.engine.correct_labels import CHECKED, CORRECTED
 from deal_ros.engine.evaluate import EvaluateConfig, evaluate_cam, evaluate_labels, spread
 from deal_ros.engine.label_folder import LabelFolder
 from deal_ros.engine.pseudo_label import CamMaker
@@ -25,8 +25,8 @@ from deal_ros.students import Predictor
 from deal_ros.visualization import colorize_depth, contact_sheet, heatmap, overlay, save_png
 
 CAMS = {"without DEAL": "cam-baseline", "with DEAL": "cam"}
-LABELS = {"pseudo-labels": "labels", "corrected": CORRECTED}
-"""Label maps by name; the second where the recipe corrects them and some image shows several classes."""
+LABELS = {"pseudo-labels": ("labels",), "corrected": (CHECKED, CORRECTED)}
+"""Label maps by name, in the first folder that is there; corrected ones where the recipe and the images allow it."""
 TILE_PX = 200
 
 
@@ -66,7 +66,8 @@ def score_stages(run: Path, recipe: Recipe, dataset: TruthfulDataset, samples: i
 
 
 def _label_folders(run: Path) -> dict[str, Path]:
-    return {name: run / folder for name, folder in LABELS.items() if (run / folder).is_dir()}
+    there = {name: [run / folder for folder in folders if (run / folder).is_dir()] for name, folders in LABELS.items()}
+    return {name: folders[0] for name, folders in there.items() if folders}
 
 
 def read_map(folder: Path) -> float:
