@@ -49,7 +49,7 @@ SUMMARIES: dict[str, str] = {
     "store": "look into a sample store and repair it",
     "train-cam": "train a class activation network from image labels, with DEAL",
     "pseudo-label": "turn its activations into label maps",
-    "correct-labels": "let images that show one class correct the label maps of the others",
+    "correct-labels": "let images with one class and those with several correct each other's label maps",
     "train-student": "train the onboard segmenter on label maps",
     "evaluate": "compare activations, label maps or a segmenter with true masks",
     "run": "all of the above from one recipe; resumes where it stopped",

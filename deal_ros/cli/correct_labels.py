@@ -1,11 +1,15 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``deal correct-labels --data ~/samples --labels runs/labels --out runs/simple``: simple images correct the others.
+"""``deal correct-labels --data ~/samples --labels runs/labels --out runs/simple``: images correct each other's labels.
 
 Without --teacher, label maps of images with several classes keep background alone: train a student on the result
-(deal train-student), and give its bundle as --teacher together with the first maps: it names the objects anew. With
---images one the same happens the other way round: of images with one class, parts that it does not believe in become
-background. A recipe with a section correct_labels does all of this in `deal run`.
+(deal train-student), and give its bundle as --teacher together with the first maps: it names the objects anew.
+
+With --images one, and --labels the maps that were corrected so, it is the other way round: a teacher learns from maps
+in which images with one class keep background alone (deal train-student --set paste=null --set loss.absent=0), and
+parts of these images' maps that it does not believe in become background.
+
+A recipe with a section correct_labels does all of this in `deal run`.
 """
 
 from __future__ import annotations
@@ -23,8 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_data_arguments(parser)
     parser.add_argument("--labels", type=Path, required=True, metavar="DIR", help="folder of deal pseudo-label")
-    parser.add_argument("--images", choices=("several", "one"), default="several", help="those to correct, by classes")
-    parser.add_argument("--teacher", type=Path, metavar="BUNDLE", help="student that names objects; default: none")
+    parser.add_argument(
+        "--images", choices=("several", "one"), default="several", help="to correct, by classes in view"
+    )
+    parser.add_argument("--teacher", type=Path, metavar="BUNDLE", help="who corrects; default: maps to train it")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the new label maps")
     add_stage_arguments(parser, SECTION, "confidence=0.8")
 

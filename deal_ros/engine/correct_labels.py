@@ -15,7 +15,9 @@ simple image its class, it tells which of them to believe.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,9 +52,9 @@ SEVERAL, SECOND_TEACHER, CHECKED = "labels-several", "second-teacher", "labels-c
 """Folders of a run whose student has teachers."""
 Images = Literal["several", "one"]
 _MARKS = {
-    ("several", False): " (simple)",
+    ("several", False): " (for the teacher)",
     ("several", True): "",
-    ("one", False): " (several)",
+    ("one", False): " (for the second teacher)",
     ("one", True): " (parts)",
 }
 """How reports are marked, by the images to correct and whether there is a teacher."""
@@ -115,29 +117,32 @@ class TaughtStudent:
     Args:
         student: its training run.
         labels: folder of the maps.
-        corrected: how they were made; ``None`` if they are the first ones.
+        corrected: what the teacher gave; ``None`` if there was nothing to learn or to correct.
+        checked: the same of the second teacher.
     """
 
     student: TrainStudentResult
     labels: Path
     corrected: CorrectedLabels | None = None
+    checked: CorrectedLabels | None = None
 
 
-def shown(dataset: SampleDataset, maps: LabelFolder, images: Images, least: int) -> tuple[str, ...]:
+def shown(dataset: SampleDataset, maps: LabelFolder, of: Images, least: int) -> tuple[str, ...]:
     """Classes with at least ``least`` maps that show them, of images with one or several classes, in id order."""
     counts = dict.fromkeys(dataset.classes, 0)
     for index in range(len(dataset)):
         present, name = dataset.labels(index) or frozenset(), dataset.sample_id(index)
         wanted = [c for c, count in counts.items() if c in present and count < least]
-        if wanted and _among(present, images) and maps.has(name):
-            shares = np.bincount(maps.read(name).ravel(), minlength=256) / maps.read(name).size
+        if wanted and _among(present, of) and maps.has(name):
+            mask = maps.read(name)
+            shares = np.bincount(mask.ravel(), minlength=256) / mask.size
             for label in wanted:
                 counts[label] += bool(shares[list(dataset.classes).index(label) + 1] >= _LEAST_SHARE)
     return tuple(name for name, count in counts.items() if count >= least)
 
 
-def _among(present: frozenset[str], images: Images) -> bool:
-    return len(present) == 1 if images == "one" else len(present) > 1
+def _among(present: frozenset[str], kind: Images) -> bool:
+    return len(present) == 1 if kind == "one" else len(present) > 1
 
 
 @torch.no_grad()
@@ -148,6 +153,7 @@ def correct_labels(
     config: CorrectLabelsConfig = CorrectLabelsConfig(),
     *,
     images: Images = "several",
+    known: Collection[str] | None = None,
     teacher: str | Path | None = None,
     ranks: Ranks | None = None,
     on_progress: ProgressCallback = ignore_progress,
@@ -166,6 +172,7 @@ def correct_labels(
         out: gets ``<sample id>.png`` and labels.json.
         config: see :class:`CorrectLabelsConfig`.
         images: the kind to correct, with ``several`` classes or with ``one``.
+        known: the only classes that may be taught, because maps of the others cannot be relied upon; ``None`` is all.
         teacher: bundle of a student that learned from the maps that this function writes without one.
         ranks: this process among its peers.
         on_progress: called after every image.
@@ -179,10 +186,11 @@ def correct_labels(
     """
     ranks = ranks or alone()
     classes, maps = tuple(dataset.classes), LabelFolder(labels, dataset.classes)
-    taught = shown(dataset, maps, "one" if images == "several" else "several", config.least)
-    corrector = _Corrector(teacher, classes, taught, config, ranks.device) if teacher is not None else None
+    found = shown(dataset, maps, "one" if images == "several" else "several", config.least)
+    taught = tuple(name for name in found if known is None or name in known)
+    corrector = _Corrector(teacher, classes, taught, config, images, ranks.device) if teacher is not None else None
     identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "labels": maps.version}
-    identity["images"] = images
+    identity |= {"images": images, "known": None if known is None else sorted(known)}
     identity["teacher"] = corrector.version if corrector is not None else None
     folder = RunFolder(out, {**identity, "config": to_mapping(config)}, writer=ranks.first)
     ranks.barrier()
@@ -224,6 +232,7 @@ class _Corrector:
         classes: tuple[str, ...],
         taught: tuple[str, ...],
         config: CorrectLabelsConfig,
+        images: Images,
         device: torch.device,
     ) -> None:
         student, spec = read_bundle(bundle)
@@ -233,14 +242,14 @@ class _Corrector:
         self._student, self._size = student.to(device).eval(), spec.input_size
         self._classes, self._taught = classes, taught
         self._replaced = [0, IGNORE_ID, *(classes.index(name) + 1 for name in taught)]
-        self._config, self._device = config, device
+        self._config, self._images, self._device = config, images, device
         self._asked = EvaluateConfig(inference=InferenceConfig(flip=True))
 
     def __call__(self, name: str, sample: Sample, labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         check_size(labels, sample.size, name)
         likely = student_probabilities(self._student, sample, self._asked, self._device, self._size)
         config, present = self._config, (sample.labels or frozenset()).intersection(self._taught)
-        if len(sample.labels or ()) == 1:
+        if self._images == "one":
             return likely_parts(labels, likely, self._classes.index(next(iter(present))) + 1, config.parts)
         named = label_vector(present, self._classes)
         new = corrected_map(labels, likely, named, config.confidence, config.background_confidence)
@@ -265,38 +274,36 @@ def train_with_teacher(
         labels: folder of their label maps.
         out: gets ``student/``, and with teachers ``labels-simple/``, ``teacher/``, ``labels-corrected/`` and, where
             parts are asked for, ``labels-several/``, ``second-teacher/``, ``labels-checked/``.
-        config: of student and teachers.
+        config: of student and teachers; the second teacher does without ``paste`` and ``loss.absent``.
         correction: ``None`` trains on the maps as they are. So does data in which no class of images with several is
             shown alone: there is nothing to learn from.
         provenance: plain values to keep in the student's bundle.
         on_progress: reports of all stages.
         reports: ``ranks`` and ``should_stop`` of the stages.
     """
-    out, maps, corrected = Path(out), Path(labels), None
-    plain = {**reports, "on_progress": on_progress}
-
-    def correct(
-        images: Images, folders: tuple[str, str, str], of_teacher: TrainStudentConfig
-    ) -> CorrectedLabels | None:
-        """Train a teacher on maps that hide what it is to correct, and correct; ``None`` where there is nothing to."""
-        assert correction is not None
-        hidden, teacher, new = folders
-        basis = correct_labels(dataset, maps, out / hidden, correction, images=images, **plain)
-        if not basis.changed:
-            return None
-        marked = {**reports, "on_progress": renamed(on_progress, f" ({teacher})")}
-        bundle = train_student(dataset, basis.folder, out / teacher, of_teacher, **marked).bundle
-        return correct_labels(dataset, maps, out / new, correction, images=images, teacher=bundle, **plain)
-
+    out, maps, plain = Path(out), Path(labels), {**reports, "on_progress": on_progress}
+    corrected = checked = None
     if correction is not None:
-        corrected = correct("several", (SIMPLE, TEACHER, CORRECTED), config)
-    if correction is not None and corrected is not None:
-        maps = corrected.folder
-        if correction.parts > 0:
+        stage: Callable[..., CorrectedLabels] = partial(correct_labels, dataset, config=correction, **plain)
+
+        def taught(maps: Path, folders: tuple[str, str, str], config: TrainStudentConfig, **of: Any) -> Any:
+            """Train a teacher on maps that hide what it is to correct, and correct; ``None`` if there is nothing to."""
+            hidden, teacher, new = (out / name for name in folders)
+            basis = stage(maps, hidden, **of)
+            if not basis.changed:
+                return None
+            marked = {**reports, "on_progress": renamed(on_progress, f" ({teacher.name})")}
+            return stage(
+                maps, new, **of, teacher=train_student(dataset, basis.folder, teacher, config, **marked).bundle
+            )
+
+        if (corrected := taught(maps, (SIMPLE, TEACHER, CORRECTED), config)) is not None:
+            maps = corrected.folder
+        if corrected is not None and correction.parts > 0:
             # Its maps show no object alone that could be pasted; and that unlabelled objects may be background is what
             # it must not learn about those that it is asked for.
-            other = replace(config, paste=None, loss=replace(config.loss, absent=0.0))
-            checked = correct("one", (SEVERAL, SECOND_TEACHER, CHECKED), other)
+            other, known = replace(config, paste=None, loss=replace(config.loss, absent=0.0)), corrected.taught
+            checked = taught(maps, (SEVERAL, SECOND_TEACHER, CHECKED), other, images="one", known=known)
             maps = maps if checked is None else checked.folder
     student = train_student(dataset, maps, out / "student", config, provenance=provenance, **plain)
-    return TaughtStudent(student, maps, corrected)
+    return TaughtStudent(student, maps, corrected, checked)

@@ -277,8 +277,8 @@ class EvidenceRun:
                 **self._reports(),
             )
         facts: dict[str, Any] = {"threshold": labels.threshold, "fractions": labels.fractions}
-        if (corrected := taught.corrected) is not None:
-            facts |= {"taught": corrected.taught, "corrected": corrected.fractions}
+        for name, step in (("corrected", taught.corrected), ("checked", taught.checked)):
+            facts |= {} if step is None else {name: {"taught": step.taught, **step.fractions}}
         return taught.student, facts, spent
 
     def _cam_folder(self, cell: Cell, recipe: Recipe, condition: DepthCondition) -> Path:

@@ -77,7 +77,7 @@ class Batch:
     Args:
         rgb: uint8 (B, 3, H, W).
         depth_m: float32 (B, 1, H, W), metres, 0 = no return.
-        labels: float32 (B, K), 1 where the class is in view.
+        labels: float32 (B, K), 1 where the class is in view, or may be, because nobody said what is.
         target: int64 (B, H, W) with 255 ignored, or ``None``.
         keys: (position in the data set, view) of each row.
     """

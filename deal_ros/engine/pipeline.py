@@ -178,6 +178,8 @@ def _evaluate(
     figures["fractions"] = labels.fractions
     if (corrected := taught.corrected) is not None:
         figures["corrected"] = {"taught": corrected.taught, "changed": corrected.changed, **corrected.fractions}
+    if (checked := taught.checked) is not None:
+        figures["checked"] = {"taught": checked.taught, "changed": checked.changed, **checked.fractions}
     if ranks.first:
         ask = partial(
             student_probabilities,

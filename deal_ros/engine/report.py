@@ -100,6 +100,9 @@ def write_report(
         if corrected := result["evaluation"].get("corrected"):
             names = ", ".join(corrected["taught"])
             lines += [f"A teacher corrected the label maps of {corrected['changed']} images; it knew {names}.", ""]
+        if checked := result["evaluation"].get("checked"):
+            names = ", ".join(checked["taught"])
+            lines += [f"A second one checked those of {checked['changed']} images with one class; it knew {names}.", ""]
         for name, file in (
             ("training samples", "evaluation/overlays.png"),
             ("the student", "evaluation/student.png"),

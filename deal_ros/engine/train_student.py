@@ -248,7 +248,9 @@ def class_weights(source: FrameSource, num_classes: int, balance: float, samples
         assert target is not None
         counts += np.bincount(target[target != IGNORE_ID], minlength=num_classes + 1)[: num_classes + 1]
     if not counts.any():
-        raise DatasetError("label maps hold no labelled pixel: every one is 255; lower the threshold or widen the band")
+        raise DatasetError(
+            "label maps hold no labelled pixel: every one is 255; lower the threshold or narrow the band"
+        )
     share = counts / counts.sum()
     weights = np.where(share > 0, np.power(np.maximum(share, 1e-9), -balance), 0)
     scale = (weights * share).sum()

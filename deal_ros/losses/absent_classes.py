@@ -13,7 +13,7 @@ def absent_class_loss(logits: Tensor, labels: Tensor) -> Tensor:
     r"""Per pixel, the negative log probability of being background or any class of the image's labels.
 
     With p the softmax of a pixel's logits and S = {background} ∪ {classes in view}: ``-log Σ_{k ∈ S} p_k``. It says
-    nothing about which of these a pixel is.
+    nothing about which of these a pixel is, and it is wrong where labels do not name all that is in view.
 
     Source: the likelihood of partial labels, Jin and Ghahramani, "Learning with Multiple Labels", NIPS 2002; that image
     labels suppress absent classes everywhere: Pathak et al., arXiv 1506.03648.

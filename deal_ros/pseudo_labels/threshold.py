@@ -14,6 +14,7 @@ from torch import Tensor
 
 from deal_ros.sample import IGNORE_ID
 
+_MOST_BELOW = 0.6
 SWEPT_THRESHOLDS: tuple[float, ...] = tuple(i / 100 for i in range(100))
 
 
@@ -50,7 +51,8 @@ def label_map(
         present: (K,), true for classes in view; others are never used. ``None`` is all.
         threshold: background score t, 0..1.
         band: how far above the threshold pixels are left unlabelled, in units of ``cam``.
-        band_below: the same below it; ``None`` is ``band``.
+        band_below: the same below it, at most 60 % of the threshold, so that something stays background; ``None`` is
+            ``band``.
 
     Returns:
         uint8 (H, W): 0 background, k + 1 for class k, 255 unlabelled.
@@ -65,7 +67,7 @@ def label_map(
     scores, best = _strongest(cam, present)
     labels = np.where(scores > threshold, best, 0).astype(np.uint8)
     beyond = scores - threshold
-    below = min(threshold, band if band_below is None else band_below)  # where nothing is active is background
+    below = min(_MOST_BELOW * threshold, band if band_below is None else band_below)
     labels[(beyond > -below) & (beyond < band)] = IGNORE_ID
     return labels
 

@@ -5,6 +5,7 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from engine_scenes import CLASSES, SIZE, MemoryDataset, cam_config, label_config, scenes, student_config
@@ -38,12 +39,15 @@ def main(out: Path) -> None:
         config = replace(config, loader=replace(config.loader, cached_views=0))
         # AdamW's first steps go by the sign of a gradient, however small; SGD's by its size, which can be compared.
         config = replace(config, optimization=replace(config.optimization, optimizer="sgd", lr=0.1))
+        config = replace(config, loss=replace(config.loss, absent=0.5))
         student = train_student(data, labels.folder, out / "student", config, ranks=ranks)
         tables = [miniature_sample([1, 2], CLASSES, seed=70 + number, size=SIZE) for number in range(3)]
         mixed = MemoryDataset([*data.samples[:6], *tables])
         seen = pseudo_label(mixed, out / "timm", out / "mixed", label_config(), ranks=ranks)
         correction = CorrectLabelsConfig(least=2, confidence=0.0, background_confidence=0.0)
-        correct_labels(mixed, seen.folder, out / "corrected", correction, teacher=student.bundle, ranks=ranks)
+        given: dict[str, Any] = {"teacher": student.bundle, "ranks": ranks}
+        corrected = correct_labels(mixed, seen.folder, out / "corrected", correction, **given)
+        correct_labels(mixed, corrected.folder, out / "checked", correction, images="one", **given)
         figures = {
             "labels": evaluate_labels(data, labels.folder, ranks=ranks),
             "student": evaluate_student(data, read_bundle(student.bundle)[0], ranks=ranks),

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import yaml
 from engine_runs import StopAfter
 from engine_scenes import CLASSES, SIZE, MemoryDataset, scenes, student_config
 
@@ -14,8 +15,10 @@ from deal_ros.datasets.base import DatasetError
 from deal_ros.datasets.miniature import miniature_sample
 from deal_ros.engine.checkpoint import CheckpointError
 from deal_ros.engine.correct_labels import CorrectLabelsConfig, correct_labels, shown, train_with_teacher
-from deal_ros.engine.label_folder import LabelFolder, map_path, read_map, write_index, write_map
+from deal_ros.engine.label_folder import LabelFolder, map_path, write_index, write_map
+from deal_ros.engine.pasting import PasteConfig
 from deal_ros.engine.progress import Cancelled
+from deal_ros.engine.train_student import StudentLossConfig
 from deal_ros.pseudo_labels import corrected_map, likely_parts
 from deal_ros.sample import IGNORE_ID
 
@@ -157,30 +160,70 @@ def test_a_student_of_simple_images_puts_right_what_the_maps_of_others_confuse(t
     assert right > 9 * wrong
 
 
-def companions(folder, dataset):
-    """Add to every map of milk alone a part that is not milk: background in the corner, as if a thing stood there."""
-    for index in range(12):
-        if dataset.labels(index) == {"milk"}:
-            path = map_path(folder, dataset.sample_id(index))
-            mask = read_map(path, len(CLASSES))
-            mask[:6, :6] = 1
-            write_map(path, mask)
+def with_companion(sample):
+    """The same with a thing without a class in a corner: white, unlike objects and background."""
+    rgb = sample.rgb.copy()
+    rgb[:10, :10] = 255
+    return replace(sample, rgb=rgb)
 
 
-def test_what_only_ever_lies_beside_an_object_is_found_out_by_the_other_images(tmp_path, labels):
-    dataset = dataset_of(pairs=12)
-    for index in range(12, len(dataset)):
-        write_map(map_path(labels, dataset.sample_id(index)), dataset[index].mask)
-    companions(labels, dataset)
-    taught = train_with_teacher(dataset, labels, tmp_path / "run", student_config(steps=40), TWO_TEACHERS)
-    assert taught.labels == tmp_path / "run" / "labels-checked"
-    hidden, checked = LabelFolder(tmp_path / "run" / "labels-several", CLASSES), LabelFolder(taught.labels, CLASSES)
-    for index in (index for index in range(12) if dataset.labels(index) == {"milk"}):
+def test_what_only_ever_lies_beside_an_object_is_found_out_by_the_other_images(tmp_path):
+    """Beside milk alone a white thing always stands; on tables it stands beside others, too, and milk without it."""
+    samples = dataset_of(pairs=18).samples
+    milk = [index for index in range(12) if samples[index].labels == {"milk"}]
+    tables = [index for index in range(12, len(samples)) if "milk" not in samples[index].labels]
+    dataset = MemoryDataset([with_companion(s) if i in (*milk, *tables) else s for i, s in enumerate(samples)])
+    (tmp_path / "maps").mkdir()
+    maps = labels_of(dataset, tmp_path / "maps")
+    for index in range(len(dataset)):
+        mask = dataset[index].mask.copy()
+        if index in milk:
+            mask[:10, :10] = CLASSES.index("milk") + 1  # it stands out in depth, and in every image of milk alone
+        write_map(map_path(maps, dataset.sample_id(index)), mask)
+    settings = student_config(steps=40)
+    settings = replace(settings, loss=StudentLossConfig(absent=0.5), loader=replace(settings.loader, cached_views=0))
+    settings = replace(settings, paste=PasteConfig(probability=0.3))
+    taught = train_with_teacher(dataset, maps, tmp_path / "run", settings, TWO_TEACHERS)
+    corrected, hidden, checked = (
+        LabelFolder(tmp_path / "run" / name, CLASSES)
+        for name in ("labels-corrected", "labels-several", "labels-checked")
+    )
+    assert taught.labels == checked.path
+    assert taught.checked.changed >= len(milk)
+    for index in milk:
         name, truth = dataset.sample_id(index), dataset[index].mask
-        assert set(np.unique(hidden.read(name))) == {0, IGNORE_ID}  # the second teacher did not see the companion
+        assert corrected.read(name)[:10, :10].all()  # images with several classes alone are corrected first
+        assert set(np.unique(hidden.read(name))) == {0, IGNORE_ID}
         found = checked.read(name)
-        assert not found[:6, :6].any()
+        assert not found[:10, :10].any()
         assert (found == truth)[truth > 0].mean() > 0.9
+    other = yaml.safe_load((tmp_path / "run" / "second-teacher" / "config.yaml").read_text())["config"]
+    assert (other["paste"], other["loss"]["absent"]) == (None, 0.0)
+
+
+def test_a_second_teacher_learns_nothing_from_maps_that_nobody_corrected(tmp_path):
+    """Butter is hardly shown alone: its labels in images with several classes are the first ones, and not relied on."""
+    samples = dataset_of(pairs=12).samples
+    butter = [s for s in samples if s.labels == {"butter"}]
+    dataset = MemoryDataset([s for s in samples if s.labels != {"butter"}] + butter[:1])
+    (tmp_path / "maps").mkdir()
+    maps = labels_of(dataset, tmp_path / "maps")
+    settings = replace(TWO_TEACHERS, confidence=0.0, background_confidence=1.0)
+    taught = train_with_teacher(dataset, maps, tmp_path / "run", student_config(steps=3), settings)
+    assert taught.corrected.taught == ("milk", "ketchup")
+    assert set(taught.checked.taught) <= {"milk", "ketchup"}
+    name = dataset.sample_id(len(dataset) - 1)
+    np.testing.assert_array_equal(LabelFolder(taught.labels, CLASSES).read(name), LabelFolder(maps, CLASSES).read(name))
+
+
+def test_without_enough_images_of_several_classes_there_is_no_second_teacher(tmp_path):
+    dataset = dataset_of(pairs=1)
+    (tmp_path / "maps").mkdir()
+    maps = labels_of(dataset, tmp_path / "maps")
+    taught = train_with_teacher(dataset, maps, tmp_path / "run", student_config(steps=2), TWO_TEACHERS)
+    assert taught.corrected is not None
+    assert taught.checked is None
+    assert taught.labels == tmp_path / "run" / "labels-corrected"
 
 
 def test_what_was_interrupted_ends_as_what_was_not(tmp_path, labels):

@@ -57,7 +57,7 @@ def test_two_ranks_train_like_one(runs, stage):
             assert a["lambda"] == pytest.approx(b["lambda"], rel=2e-2)
 
 
-@pytest.mark.parametrize(("folder", "maps"), [("labels", 10), ("corrected", 9)])
+@pytest.mark.parametrize(("folder", "maps"), [("labels", 10), ("corrected", 9), ("checked", 9)])
 def test_two_ranks_share_the_labelling(runs, folder, maps):
     names = [sorted(p.name for p in (runs / n / folder).glob("*.png")) for n in ("one", "two")]
     assert names[0] == names[1]

@@ -123,16 +123,17 @@ def test_label_maps_are_corrected_where_the_recipe_says_so(tmp_path, store):
     assert [stage for stage in dict.fromkeys(stages) if "label" in stage or "student" in stage] == [
         "pseudo-label threshold",
         "pseudo-label",
-        "correct-labels (simple)",
+        "correct-labels (for the teacher)",
         "train-student (teacher)",
         "correct-labels",
-        "correct-labels (several)",
+        "correct-labels (for the second teacher)",
         "train-student (second-teacher)",
         "correct-labels (parts)",
         "train-student",
     ]
     assert read_bundle(result.bundle)[1].training["labels"] == "labels-checked"
     assert "corrected the label maps of 4 images; it knew milk" in result.report.read_text()
+    assert "A second one checked those of" in result.report.read_text()
     assert {path.name for path in (tmp_path / "out" / "seed-0").iterdir()} >= {"labels", "labels-simple", "teacher"}
 
 

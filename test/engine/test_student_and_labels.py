@@ -23,7 +23,7 @@ from deal_ros.engine.progress import Cancelled, ignore_progress, never_stop
 from deal_ros.engine.pseudo_label import CamMaker, PseudoLabelStageConfig, _threshold, pseudo_label
 from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.train_cam import load_cam, train_cam
-from deal_ros.engine.train_student import StudentLossConfig, class_weights, train_student
+from deal_ros.engine.train_student import StudentLossConfig, _Criterion, class_weights, train_student
 from deal_ros.metrics import SegmentationMetrics
 from deal_ros.pseudo_labels import label_map
 from deal_ros.students import InferenceConfig, Student, read_bundle
@@ -160,6 +160,26 @@ def test_rare_classes_weigh_more_and_the_mean_weight_is_one():
     shares = np.bincount(np.concatenate([s.mask.ravel() for s in scenes(6).samples]), minlength=4) / (6 * 48 * 64)
     assert float((weights.numpy() * shares).sum()) == pytest.approx(1, abs=0.02)
     assert torch.allclose(class_weights(source, 3, balance=0.0), torch.ones(4))
+
+
+def test_labelled_pixels_count_as_before_where_others_are_unlabelled():
+    class Fixed(torch.nn.Module):
+        def normalize(self, rgb):
+            return rgb
+
+        def forward(self, rgb, features):
+            return torch.tensor([[[[0.0, 1.0]], [[2.0, 0.5]], [[1.0, 3.0]]]])  # (1, 3, 1, 2)
+
+    config = StudentLossConfig(stride=1, absent=0.5)
+    loss = _Criterion(Fixed(), config, torch.ones(3))
+    plain = _Criterion(Fixed(), replace(config, absent=0.0), torch.ones(3))
+    rgb, labels = torch.zeros(1, 3, 1, 2), torch.tensor([[1.0, 0.0]])
+    full, half = torch.tensor([[[1, 0]]]), torch.tensor([[[1, 255]]])
+    assert loss(rgb, full, labels, None) == plain(rgb, full, labels, None)
+    logits = Fixed()(rgb, None)[0, :, 0]
+    known = -logits[:, 0].log_softmax(0)[1]
+    unknown = -logits[:, 1].softmax(0)[:2].sum().log()
+    torch.testing.assert_close(loss(rgb, half, labels, None), (known + 0.5 * unknown) / 2)
 
 
 @pytest.mark.parametrize("said", [True, False])

@@ -52,7 +52,8 @@ def test_label_map_ignores_absent_classes_and_leaves_the_band_unlabelled():
     assert labels.tolist() == [[0, 255, 2], [0, 255, 2]]
     assert label_map(cam, [0, 1], 0.5, 0.1, band_below=0.2).tolist() == [[0, 255, 2], [255, 255, 2]]
     assert label_map(cam, [0, 1], 0.5, 0.0, band_below=0.2).tolist() == [[0, 0, 2], [255, 255, 2]]
-    assert not label_map(cam, [0, 0], 0.5, 0.1, band_below=0.6).any()
+    assert not label_map(cam, [0, 0], 0.5, 0.1, band_below=0.45).any()
+    assert label_map(cam, [0, 1], 0.5, 0.0, band_below=0.45).tolist() == [[0, 0, 2], [255, 255, 2]]  # above 0.2
 
 
 def test_label_map_of_an_image_without_classes_is_background():
