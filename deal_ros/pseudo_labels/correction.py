@@ -15,6 +15,8 @@ from deal_ros.sample import IGNORE_ID
 
 _LEAST_PART = 1e-3
 """Share of an image below which a part cannot be the surest: a few pixels are sure by chance."""
+_LEAST_BELIEF = 0.1
+"""A segmenter that believes less in every part knows nothing of the class."""
 
 
 def background_only(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -73,7 +75,7 @@ def likely_parts(labels: NDArray[np.uint8], probabilities: Tensor, class_id: int
     Where one class is in view again and again, whatever always lies beside the object is learnt with it: it takes
     part in every image of that label, and it stands out in depth. A segmenter that knows the class from other images
     is less sure of it than of the object. Parts are compared with the surest of the same image, so that it matters
-    little how well it knows the class.
+    little how well it knows the class; where it hardly believes in any, the map stays as it is.
 
     Source: ours.
 
@@ -99,6 +101,6 @@ def likely_parts(labels: NDArray[np.uint8], probabilities: Tensor, class_id: int
     means = np.bincount(parts.ravel(), sure.ravel(), minlength=count) / np.maximum(sizes, 1)
     large = sizes >= _LEAST_PART * labels.size
     best = means[1:][large[1:]].max(initial=0.0)
-    dropped = means < share * best
+    dropped = (means < share * best) & (best >= _LEAST_BELIEF)
     dropped[0] = False  # what is not of the class
     return np.where(dropped[parts], np.uint8(0), labels)

@@ -86,6 +86,8 @@ def test_parts_that_are_much_less_likely_than_the_surest_become_background():
     np.testing.assert_array_equal(found, expected)
     np.testing.assert_array_equal(likely_parts(labels, likely, 1, 0.75), labels)
     np.testing.assert_array_equal(likely_parts(labels, likely, 2, 0.0), labels)
+    likely[2] /= 4  # 1/13 at best: it knows nothing
+    np.testing.assert_array_equal(likely_parts(labels, likely, 2, 0.75), labels)
 
 
 def test_maps_and_probabilities_must_fit():
