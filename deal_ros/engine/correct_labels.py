@@ -2,24 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stage 2b: images that show one class correct the label maps of those that show several, and these correct theirs.
 
-Where several classes are in view, activation maps mistake things for one another, and things without a class for
-objects; where one class is in view there is nothing to confuse. So a teacher, a student like the last, learns objects
-from simple images alone and background from all, is told the image labels of the others, and names their objects anew.
-It never saw what the first maps called these objects: a second round, whose teacher did, was seen to repeat their
-mistakes.
-
-What always lies beside an object in the images of its own, however, is learnt with it. Among others it lies elsewhere.
-So a second teacher learns objects from the corrected images alone, and where the first maps give several parts of a
-simple image its class, it tells which of them to believe.
+One round of it: what a teacher is to learn from, and what it then says. :mod:`~deal_ros.engine.teachers` has the order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Collection
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -37,19 +28,14 @@ from deal_ros.engine.progress import (
     StopRequested,
     ignore_progress,
     never_stop,
-    renamed,
 )
 from deal_ros.engine.run_folder import RunFolder
-from deal_ros.engine.train_student import TrainStudentConfig, TrainStudentResult, train_student
 from deal_ros.labels import label_vector
 from deal_ros.pseudo_labels import background_only, corrected_map, likely_parts
 from deal_ros.sample import IGNORE_ID, Sample
 from deal_ros.students import InferenceConfig, read_bundle
 
 STAGE = "correct-labels"
-SIMPLE, TEACHER, CORRECTED = "labels-simple", "teacher", "labels-corrected"
-SEVERAL, SECOND_TEACHER, CHECKED = "labels-several", "second-teacher", "labels-checked"
-"""Folders of a run whose student has teachers."""
 Images = Literal["several", "one"]
 _MARKS = {
     ("several", False): " (for the teacher)",
@@ -108,23 +94,6 @@ class CorrectedLabels:
     taught: tuple[str, ...]
     changed: int
     fractions: dict[str, float]
-
-
-@dataclass(frozen=True)
-class TaughtStudent:
-    """A student, and the label maps that it learned from.
-
-    Args:
-        student: its training run.
-        labels: folder of the maps.
-        corrected: what the teacher gave; ``None`` if there was nothing to learn or to correct.
-        checked: the same of the second teacher.
-    """
-
-    student: TrainStudentResult
-    labels: Path
-    corrected: CorrectedLabels | None = None
-    checked: CorrectedLabels | None = None
 
 
 def shown(dataset: SampleDataset, maps: LabelFolder, of: Images, least: int) -> tuple[str, ...]:
@@ -254,56 +223,3 @@ class _Corrector:
         named = label_vector(present, self._classes)
         new = corrected_map(labels, likely, named, config.confidence, config.background_confidence)
         return np.where(np.isin(labels, self._replaced), new, labels)
-
-
-def train_with_teacher(
-    dataset: SampleDataset,
-    labels: str | Path,
-    out: str | Path,
-    config: TrainStudentConfig,
-    correction: CorrectLabelsConfig | None,
-    *,
-    provenance: dict[str, Any] | None = None,
-    on_progress: ProgressCallback = ignore_progress,
-    **reports: Any,
-) -> TaughtStudent:
-    """Train a student on label maps that teachers corrected; an earlier start is continued.
-
-    Args:
-        dataset: the images.
-        labels: folder of their label maps.
-        out: gets ``student/``, and with teachers ``labels-simple/``, ``teacher/``, ``labels-corrected/`` and, where
-            parts are asked for, ``labels-several/``, ``second-teacher/``, ``labels-checked/``.
-        config: of student and teachers; the second teacher does without ``paste`` and ``loss.absent``.
-        correction: ``None`` trains on the maps as they are. So does data in which no class of images with several is
-            shown alone: there is nothing to learn from.
-        provenance: plain values to keep in the student's bundle.
-        on_progress: reports of all stages.
-        reports: ``ranks`` and ``should_stop`` of the stages.
-    """
-    out, maps, plain = Path(out), Path(labels), {**reports, "on_progress": on_progress}
-    corrected = checked = None
-    if correction is not None:
-        stage: Callable[..., CorrectedLabels] = partial(correct_labels, dataset, config=correction, **plain)
-
-        def taught(maps: Path, folders: tuple[str, str, str], config: TrainStudentConfig, **of: Any) -> Any:
-            """Train a teacher on maps that hide what it is to correct, and correct; ``None`` if there is nothing to."""
-            hidden, teacher, new = (out / name for name in folders)
-            basis = stage(maps, hidden, **of)
-            if not basis.changed:
-                return None
-            marked = {**reports, "on_progress": renamed(on_progress, f" ({teacher.name})")}
-            return stage(
-                maps, new, **of, teacher=train_student(dataset, basis.folder, teacher, config, **marked).bundle
-            )
-
-        if (corrected := taught(maps, (SIMPLE, TEACHER, CORRECTED), config)) is not None:
-            maps = corrected.folder
-        if corrected is not None and correction.parts > 0:
-            # Its maps show no object alone that could be pasted; and that unlabelled objects may be background is what
-            # it must not learn about those that it is asked for.
-            other, known = replace(config, paste=None, loss=replace(config.loss, absent=0.0)), corrected.taught
-            checked = taught(maps, (SEVERAL, SECOND_TEACHER, CHECKED), other, images="one", known=known)
-            maps = maps if checked is None else checked.folder
-    student = train_student(dataset, maps, out / "student", config, provenance=provenance, **plain)
-    return TaughtStudent(student, maps, corrected, checked)

@@ -34,7 +34,6 @@ from deal_ros.datasets.base import SampleDataset
 from deal_ros.datasets.rendered import render_dataset
 from deal_ros.datasets.views import Subset
 from deal_ros.engine.checkpoint import CheckpointError, write_text
-from deal_ros.engine.correct_labels import train_with_teacher
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.evaluate import evaluate_student, spread
 from deal_ros.engine.evidence import (
@@ -54,6 +53,7 @@ from deal_ros.engine.provenance import commit, provenance
 from deal_ros.engine.pseudo_label import pseudo_label
 from deal_ros.engine.recipe import Recipe
 from deal_ros.engine.run_folder import read_result
+from deal_ros.engine.teachers import train_with_teachers
 from deal_ros.engine.train_cam import TrainCamResult, load_cam, train_cam, without_losses
 from deal_ros.engine.train_student import TrainStudentResult, train_student
 from deal_ros.students import read_bundle
@@ -267,7 +267,7 @@ class EvidenceRun:
         with _accounted(folder / "student") as spent:
             labels = pseudo_label(seen, cam, folder / "labels", recipe.pseudo_label, **self._reports())
             origin = {**provenance(self._ranks.device), "cell": cell.name, "threshold": labels.threshold}
-            taught = train_with_teacher(
+            taught = train_with_teachers(
                 train,
                 labels.folder,
                 folder,

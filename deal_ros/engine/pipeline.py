@@ -34,7 +34,6 @@ from deal_ros.datasets import open_dataset
 from deal_ros.datasets.base import DatasetError, SampleDataset
 from deal_ros.datasets.views import Subset
 from deal_ros.engine.checkpoint import CheckpointError, write_text
-from deal_ros.engine.correct_labels import TaughtStudent, train_with_teacher
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.evaluate import evaluate_cam, evaluate_student, spread, student_probabilities
 from deal_ros.engine.label_folder import map_path, read_map
@@ -45,6 +44,7 @@ from deal_ros.engine.pseudo_label import CamMaker, PseudoLabelResult, pseudo_lab
 from deal_ros.engine.recipe import ExperimentData, Recipe, check_layout, open_data
 from deal_ros.engine.report import rows_of, write_report
 from deal_ros.engine.run_folder import RunFolder
+from deal_ros.engine.teachers import TaughtStudent, train_with_teachers
 from deal_ros.engine.train_cam import TrainCamResult, load_cam, train_cam, without_losses
 from deal_ros.sample import Sample
 from deal_ros.students import read_bundle
@@ -130,7 +130,7 @@ def _run_seed(recipe: Recipe, data: ExperimentData, out: Path, name: str, report
     labels = pseudo_label(data.train, cam.run, out / "labels", recipe.pseudo_label, **reports)
     origin = {**provenance(ranks.device), "data": name, "recipe": recipe.name, "losses": config.losses.terms}
     origin |= {"seed": recipe.seeds[0], "map": cam.map, "threshold": labels.threshold}
-    taught = train_with_teacher(
+    taught = train_with_teachers(
         data.train, labels.folder, out, recipe.train_student, recipe.correct_labels, provenance=origin, **reports
     )
     evaluation = _evaluate(recipe, data, out / "evaluation", baseline, cam, labels, taught, reports)

@@ -56,7 +56,7 @@ class Recipe:
         data: what it runs on.
         train_cam: stage 1.
         pseudo_label: stage 2.
-        correct_labels: stage 2b, see :mod:`deal_ros.engine.correct_labels`; ``None`` leaves it out.
+        correct_labels: stage 2b, see :mod:`deal_ros.engine.teachers`; ``None`` leaves it out.
         train_student: stage 3.
         evaluate: stage 4.
         seeds: the experiment is repeated with each.

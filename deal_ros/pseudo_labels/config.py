@@ -33,7 +33,7 @@ class PseudoLabelConfig:
         threshold: background score in (0, 1) under ``fixed``, and what ``contour`` falls back to without depth.
         band: pixels whose strongest class lies within this distance above the threshold become 255, [0, 0.5).
         band_below: the same below the threshold, of which it is at most 60 %; ``None`` is ``band``. Wider, it leaves to
-            a teacher (see :mod:`deal_ros.engine.correct_labels`) what the maps hardly show.
+            a teacher (see :mod:`deal_ros.engine.teachers`) what the maps hardly show.
         contour: settings of ``contour``.
 
     Raises:

@@ -14,10 +14,11 @@ from engine_scenes import CLASSES, SIZE, MemoryDataset, scenes, student_config
 from deal_ros.datasets.base import DatasetError
 from deal_ros.datasets.miniature import miniature_sample
 from deal_ros.engine.checkpoint import CheckpointError
-from deal_ros.engine.correct_labels import CorrectLabelsConfig, correct_labels, shown, train_with_teacher
+from deal_ros.engine.correct_labels import CorrectLabelsConfig, correct_labels, shown
 from deal_ros.engine.label_folder import LabelFolder, map_path, write_index, write_map
 from deal_ros.engine.pasting import PasteConfig
 from deal_ros.engine.progress import Cancelled
+from deal_ros.engine.teachers import train_with_teachers
 from deal_ros.engine.train_student import StudentLossConfig
 from deal_ros.pseudo_labels import corrected_map, likely_parts
 from deal_ros.sample import IGNORE_ID
@@ -116,7 +117,7 @@ def test_a_class_that_is_hardly_shown_alone_keeps_its_labels(tmp_path):
     dataset = MemoryDataset([s for s in samples if s.labels != {"butter"}])
     (tmp_path / "maps").mkdir()
     maps = labels_of(dataset, tmp_path / "maps")
-    taught = train_with_teacher(dataset, maps, tmp_path / "run", student_config(steps=3), CONFIG)
+    taught = train_with_teachers(dataset, maps, tmp_path / "run", student_config(steps=3), CONFIG)
     assert taught.corrected.taught == ("milk", "ketchup")
     simple, corrected = tmp_path / "run" / "labels-simple", taught.labels
     for index in range(8, len(dataset)):
@@ -142,7 +143,7 @@ def test_a_class_whose_own_maps_do_not_show_it_is_not_taught(tmp_path):
 
 def test_a_map_of_another_size_is_named(tmp_path, labels):
     dataset = dataset_of()
-    teacher = train_with_teacher(dataset, labels, tmp_path / "run", student_config(steps=2), CONFIG).student.bundle
+    teacher = train_with_teachers(dataset, labels, tmp_path / "run", student_config(steps=2), CONFIG).student.bundle
     write_map(map_path(labels, "s013"), np.ones((8, 8), np.uint8))
     with pytest.raises(DatasetError, match="label map of s013 must be"):
         correct_labels(dataset, labels, tmp_path / "out", CONFIG, teacher=teacher)
@@ -150,7 +151,7 @@ def test_a_map_of_another_size_is_named(tmp_path, labels):
 
 def test_a_student_of_simple_images_puts_right_what_the_maps_of_others_confuse(tmp_path, labels):
     dataset = dataset_of()
-    taught = train_with_teacher(dataset, labels, tmp_path / "run", student_config(steps=40), CONFIG)
+    taught = train_with_teachers(dataset, labels, tmp_path / "run", student_config(steps=40), CONFIG)
     assert taught.labels == tmp_path / "run" / "labels-corrected"
     assert taught.student.run == tmp_path / "run" / "student"
     right = wrong = 0
@@ -185,7 +186,7 @@ def test_what_only_ever_lies_beside_an_object_is_found_out_by_the_other_images(t
     settings = student_config(steps=40)
     settings = replace(settings, loss=StudentLossConfig(absent=0.5), loader=replace(settings.loader, cached_views=0))
     settings = replace(settings, paste=PasteConfig(probability=0.3))
-    taught = train_with_teacher(dataset, maps, tmp_path / "run", settings, TWO_TEACHERS)
+    taught = train_with_teachers(dataset, maps, tmp_path / "run", settings, TWO_TEACHERS)
     corrected, hidden, checked = (
         LabelFolder(tmp_path / "run" / name, CLASSES)
         for name in ("labels-corrected", "labels-several", "labels-checked")
@@ -211,7 +212,7 @@ def test_a_second_teacher_learns_nothing_from_maps_that_nobody_corrected(tmp_pat
     (tmp_path / "maps").mkdir()
     maps = labels_of(dataset, tmp_path / "maps")
     settings = replace(TWO_TEACHERS, confidence=0.0, background_confidence=1.0)
-    taught = train_with_teacher(dataset, maps, tmp_path / "run", student_config(steps=3), settings)
+    taught = train_with_teachers(dataset, maps, tmp_path / "run", student_config(steps=3), settings)
     assert taught.corrected.taught == ("milk", "ketchup")
     assert set(taught.checked.taught) <= {"milk", "ketchup"}
     name = dataset.sample_id(len(dataset) - 1)
@@ -222,7 +223,7 @@ def test_without_enough_images_of_several_classes_there_is_no_second_teacher(tmp
     dataset = dataset_of(pairs=1)
     (tmp_path / "maps").mkdir()
     maps = labels_of(dataset, tmp_path / "maps")
-    taught = train_with_teacher(dataset, maps, tmp_path / "run", student_config(steps=2), TWO_TEACHERS)
+    taught = train_with_teachers(dataset, maps, tmp_path / "run", student_config(steps=2), TWO_TEACHERS)
     assert taught.corrected is not None
     assert taught.checked is None
     assert taught.labels == tmp_path / "run" / "labels-corrected"
@@ -230,12 +231,12 @@ def test_without_enough_images_of_several_classes_there_is_no_second_teacher(tmp
 
 def test_what_was_interrupted_ends_as_what_was_not(tmp_path, labels):
     settings = student_config(steps=4), replace(TWO_TEACHERS, confidence=0.0, background_confidence=1.0)
-    whole = train_with_teacher(dataset_of(), labels, tmp_path / "whole", *settings)
+    whole = train_with_teachers(dataset_of(), labels, tmp_path / "whole", *settings)
     assert whole.labels.name == "labels-checked"
     for stop in (10, 20, 16, 28, 20, 12):  # while hiding, in the teacher, while correcting; the same of the second
         with pytest.raises(Cancelled):
-            train_with_teacher(dataset_of(), labels, tmp_path / "parts", *settings, should_stop=StopAfter(stop))
-    parts = train_with_teacher(dataset_of(), labels, tmp_path / "parts", *settings)
+            train_with_teachers(dataset_of(), labels, tmp_path / "parts", *settings, should_stop=StopAfter(stop))
+    parts = train_with_teachers(dataset_of(), labels, tmp_path / "parts", *settings)
     for path in whole.labels.glob("*.png"):
         assert path.read_bytes() == (parts.labels / path.name).read_bytes()
     assert (whole.student.bundle / "model.safetensors").read_bytes() == (
@@ -248,7 +249,7 @@ def test_where_there_is_nothing_to_correct_the_maps_are_used_as_they_are(tmp_pat
     dataset = scenes(6)
     (tmp_path / "maps").mkdir()
     folder = labels_of(dataset, tmp_path / "maps")
-    taught = train_with_teacher(dataset, folder, tmp_path, student_config(steps=2), correction)
+    taught = train_with_teachers(dataset, folder, tmp_path, student_config(steps=2), correction)
     assert taught.labels == folder
     assert not (tmp_path / "teacher").exists()
 
@@ -264,7 +265,7 @@ def test_maps_of_other_data_are_refused(tmp_path, labels):
 
 def test_another_teacher_other_maps_and_other_classes_are_refused(tmp_path, labels):
     dataset = dataset_of()
-    teacher = train_with_teacher(dataset, labels, tmp_path / "run", student_config(steps=2), CONFIG).student.bundle
+    teacher = train_with_teachers(dataset, labels, tmp_path / "run", student_config(steps=2), CONFIG).student.bundle
     correct_labels(dataset, labels, tmp_path / "new", CONFIG)
     with pytest.raises(CheckpointError, match="other settings"):
         correct_labels(dataset, labels, tmp_path / "new", CONFIG, teacher=teacher)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deal_ros.engine.correct_labels import CHECKED, CORRECTED
 from deal_ros.engine.evaluate import EvaluateConfig, evaluate_cam, evaluate_labels, spread
 from deal_ros.engine.label_folder import LabelFolder
 from deal_ros.engine.pseudo_label import CamMaker
 from deal_ros.engine.recipe import Recipe
+from deal_ros.engine.teachers import CHECKED, CORRECTED
 from deal_ros.engine.train_cam import load_cam
 from deal_ros.ros.demo.judging import TruthfulDataset
 from deal_ros.ros.demo.operator import Show
