@@ -60,6 +60,7 @@ def plot_lines(path: Path, title: str, x_label: str, lines: Mapping[str, Sequenc
         xs, ys, bars = zip(*points)
         axes.errorbar(xs, ys, yerr=bars, label=name, marker=".", capsize=2)
     _label(axes, title, x_label)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))  # beside the lines, which may lie anywhere
     return _save(figure, path)
 
 
@@ -74,7 +75,7 @@ def plot_bars(
         for place, (name, points) in enumerate(bars.items()):
             xs = [groups.index(group) + (place - (len(bars) - 1) / 2) * width for group, _, _ in points]
             axes.bar(xs, [y for _, y, _ in points], width, yerr=[bar for _, _, bar in points], label=name, capsize=2)
-        axes.set_xticks(range(len(groups)), groups)
+        axes.set_xticks(range(len(groups)), groups, fontsize=8)
         axes.margins(y=0.3)  # room for the legend
         _label(axes, title, "")
         axes.set_ylabel("mIoU, percent")
