@@ -276,9 +276,7 @@ class EvidenceRun:
                 provenance=origin,
                 **self._reports(),
             )
-        facts: dict[str, Any] = {"threshold": labels.threshold, "fractions": labels.fractions}
-        for name, step in (("corrected", taught.corrected), ("checked", taught.checked)):
-            facts |= {} if step is None else {name: {"taught": step.taught, **step.fractions}}
+        facts = {"threshold": labels.threshold, "fractions": labels.fractions, **taught.figures}
         return taught.student, facts, spent
 
     def _cam_folder(self, cell: Cell, recipe: Recipe, condition: DepthCondition) -> Path:

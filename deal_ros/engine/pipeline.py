@@ -176,10 +176,7 @@ def _evaluate(
         )
     figures["agreement"] = taught.student.agreement
     figures["fractions"] = labels.fractions
-    if (corrected := taught.corrected) is not None:
-        figures["corrected"] = {"taught": corrected.taught, "changed": corrected.changed, **corrected.fractions}
-    if (checked := taught.checked) is not None:
-        figures["checked"] = {"taught": checked.taught, "changed": checked.changed, **checked.fractions}
+    figures |= taught.figures
     if ranks.first:
         ask = partial(
             student_probabilities,

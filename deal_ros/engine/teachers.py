@@ -50,6 +50,16 @@ class TaughtStudent:
     corrected: CorrectedLabels | None = None
     checked: CorrectedLabels | None = None
 
+    @property
+    def figures(self) -> dict[str, Any]:
+        """What each teacher that there was knew and changed, as plain values: ``corrected`` and ``checked``."""
+        steps = {"corrected": self.corrected, "checked": self.checked}
+        return {
+            name: {"taught": step.taught, "changed": step.changed, **step.fractions}
+            for name, step in steps.items()
+            if step is not None
+        }
+
 
 def train_with_teachers(
     dataset: SampleDataset,

@@ -57,12 +57,10 @@ def corrected_map(
     Raises:
         ValueError: if the shapes do not fit.
     """
-    if probabilities.shape[1:] != labels.shape:
-        raise ValueError(f"probabilities must be (K+1, {labels.shape}), got {tuple(probabilities.shape)}")
-    chosen = np.append(True, np.asarray(present) > 0)
-    if len(chosen) != len(probabilities):
-        raise ValueError(f"present must be ({len(probabilities) - 1},), got ({len(chosen) - 1},)")
-    likely = probabilities.float().cpu().numpy() * chosen[:, None, None]
+    likely, chosen = _fitting(probabilities, labels), np.append(True, np.asarray(present) > 0)
+    if len(chosen) != len(likely):
+        raise ValueError(f"present must be ({len(likely) - 1},), got ({len(chosen) - 1},)")
+    likely = likely * chosen[:, None, None]
     best = likely.argmax(0)
     share = np.take_along_axis(likely, best[None], 0)[0] / np.maximum(likely.sum(0), 1e-9)
     sure = share >= np.where(best > 0, confidence, background_confidence)
@@ -92,9 +90,7 @@ def likely_parts(labels: NDArray[np.uint8], probabilities: Tensor, class_id: int
     Raises:
         ValueError: if the shapes do not fit.
     """
-    if probabilities.shape[1:] != labels.shape:
-        raise ValueError(f"probabilities must be (K+1, {labels.shape}), got {tuple(probabilities.shape)}")
-    background, of_class = probabilities[0].float().cpu().numpy(), probabilities[class_id].float().cpu().numpy()
+    background, of_class = _fitting(probabilities, labels)[[0, class_id]]
     sure = of_class / np.maximum(of_class + background, 1e-9)
     count, parts = cv2.connectedComponents((labels == class_id).astype(np.uint8), connectivity=8)
     sizes = np.bincount(parts.ravel(), minlength=count)
@@ -104,3 +100,10 @@ def likely_parts(labels: NDArray[np.uint8], probabilities: Tensor, class_id: int
     dropped = (means < share * best) & (best >= _LEAST_BELIEF)
     dropped[0] = False  # what is not of the class
     return np.where(dropped[parts], np.uint8(0), labels)
+
+
+def _fitting(probabilities: Tensor, labels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return probabilities (K+1, H, W) as an array; refuse those of another size than the map's (H, W)."""
+    if probabilities.shape[1:] != labels.shape:
+        raise ValueError(f"probabilities must be (K+1, {labels.shape}), got {tuple(probabilities.shape)}")
+    return np.asarray(probabilities.float().cpu().numpy(), np.float32)
