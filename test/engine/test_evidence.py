@@ -20,6 +20,7 @@ from deal_ros.engine.evidence import Cell, Evidence, load_evidence
 from deal_ros.engine.evidence_measure import DegradedDepth, measure_cam
 from deal_ros.engine.evidence_results import BEGIN, END, rows_of
 from deal_ros.engine.evidence_run import EvidenceRun
+from deal_ros.engine.evidence_tables import tables
 from deal_ros.engine.progress import Cancelled
 from deal_ros.filters import DepthNoiseConfig
 
@@ -170,6 +171,8 @@ def test_a_grid_runs_resumes_and_becomes_tables(tmp_path, data, monkeypatch, cap
     page = (docs / "results.md").read_text()
     assert "DEAL − baseline, CAM seeds, swept" in page
     assert "student of DEAL, share of the one on true masks" in page
+    assert "| mu | 1.5 | deal | clean |" in page
+    assert "[mu" not in page
     raw = json.loads(next((docs / "evidence").glob("*.json")).read_text())
     assert raw["seed"] == 0
     assert raw["commit"]
@@ -219,6 +222,19 @@ def test_rows_are_means_over_seeds():
     assert rows[0]["miou"] == pytest.approx(0.4)
     assert rows[0]["miou_sd"] == pytest.approx(0.1414, abs=1e-4)
     assert rows[0]["commit"] == "c0 c1"
+
+
+def test_values_of_a_setting_stand_in_one_table_in_their_order_with_all_data_side_by_side():
+    def row(data: str, value: str, miou: float):
+        figures = {"stage": "cam seeds", "threshold": "swept", "miou": miou, "miou_sd": None, "seeds": [0]}
+        figures |= {"network": "n", "losses": f"deal [ratio = {value}]", "depth": "clean"}
+        return figures | {"data": f"{data} val", "contour_f": 0.1, "map": 0.5}
+
+    values = (("16", 0.3), ("8", 0.2), ("adaptive", 0.4))
+    page = tables([row(data, *found) for data in ("single", "table") for found in values], [])
+    lines = [line for line in page if line.startswith("| ratio")]
+    assert [line.split(" | ")[1] for line in lines] == ["adaptive", "8", "16"]
+    assert "| 20.0 / 20.0 |" in lines[1]
 
 
 def test_degraded_depth_is_the_same_every_time_and_leaves_the_rest(data):
