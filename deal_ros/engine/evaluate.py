@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from deal_ros.students.pixels import Size, network_size
 STAGE = "evaluate"
 SWEEP = tuple(round(0.01 * i, 2) for i in range(1, 100))
 """Thresholds that are tried on true masks. Papers stop at .59; sharp maps can want more."""
+CONTOUR_IMAGES = 500
+"""Most images, evenly spread, whose maps are kept for the contour F-score: their threshold is known only at the end."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class EvaluateConfig:
 
     Args:
         samples: most samples per measurement, evenly spread over the data set; 0 takes all.
-        contours: also compute the contour F-score (a tenth of a second per 640×480 image).
+        contours: also compute the contour F-score (a tenth of a second per 640×480 image); of activation maps on
+            :data:`CONTOUR_IMAGES` of the images at most.
         inference: how students are asked. Single-shot by default, at the size that a robot's predictor would choose;
             windows and several scales are of the image's own size, as in papers.
         longest_side: with windows or several scales, students see images no larger than this; 0 leaves them as they
@@ -100,6 +103,52 @@ class Scores:
         if self._contours:
             figures["contour_f"] = self._contour_sum / self._contour_count if self._contour_count else None
         return figures
+
+
+class MapScores:
+    """Figures of activation maps at the thresholds of :data:`SWEEP`, gathered over a data set.
+
+    Args:
+        num_classes: K.
+        images: how many there are at most.
+        contours: whether to compute the contour F-score.
+    """
+
+    def __init__(self, num_classes: int, images: int, contours: bool = True) -> None:
+        self._sweep = ThresholdSweep(num_classes, SWEEP)
+        self._contours, self._every = contours, max(1, math.ceil(images / CONTOUR_IMAGES))
+        self._kept: list[tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8]]] = []
+
+    def update(self, row: int, cam: Tensor, truth: NDArray[np.uint8], present: Tensor) -> None:
+        """Count image ``row``: activations float (K, H, W), true mask (H, W), and (K,), true for classes in view."""
+        self._sweep.update(cam, truth, present)
+        if self._contours and row % self._every == 0:
+            activation, strongest = cam.max(0)
+            self._kept.append(((strongest + 1).byte().cpu().numpy(), activation.half().cpu().numpy(), truth))
+
+    def result(self, thresholds: Mapping[str, float], ranks: Ranks) -> dict[str, Any]:
+        """Figures over all ranks.
+
+        Returns:
+            ``thresholds`` that were tried and ``curve``, mIoU at each; ``swept``, ``{"threshold", "miou",
+            "contour_f"}`` of the best one on these true masks, and the same for each of ``thresholds`` by its name.
+        """
+        self._sweep.counts = ranks.total(torch.from_numpy(self._sweep.counts).to(ranks.device)).cpu().numpy()
+        best = self._sweep.result()
+        result: dict[str, Any] = {"thresholds": list(SWEEP), "curve": list(best.scores)}
+        for name, threshold in {"swept": best.threshold, **thresholds}.items():
+            index = int(np.argmin(np.abs(np.subtract(SWEEP, threshold))))
+            result[name] = {"threshold": threshold, "miou": best.scores[index]}
+            if self._contours:
+                result[name]["contour_f"] = self._contour_f(threshold, ranks)
+        return result
+
+    def _contour_f(self, threshold: float, ranks: Ranks) -> float | None:
+        masks = ((np.where(a > threshold, strongest, 0).astype(np.uint8), truth) for strongest, a, truth in self._kept)
+        values = [value for mask, truth in masks if math.isfinite(value := contour_f_score(mask, truth))]
+        sums = torch.tensor([sum(values), len(values)], dtype=torch.float64, device=ranks.device)
+        total, count = ranks.total(sums).tolist()
+        return total / count if count else None
 
 
 def evaluate_labels(
@@ -238,31 +287,19 @@ def evaluate_cam(
     ranks = ranks or alone()
     classes = tuple(dataset.classes)
     maker = CamMaker(network.to(ranks.device).eval(), seeds, size, ranks.device)
-    sweep = ThresholdSweep(len(classes), SWEEP)
     chosen = spread([i for i in range(len(dataset)) if dataset.labels(i)], config.samples)
-    kept: list[tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8]]] = []
+    scores = MapScores(len(classes), len(chosen), config.contours)
     images = 0.0
-    for _, sample, _ in _walk(dataset, chosen, ranks, on_progress, should_stop):
+    for row, sample, _ in _walk(dataset, chosen, ranks, on_progress, should_stop):
         if sample.mask is None:
             continue
         cam, present = maker(sample, classes, refined=refined)
-        sweep.update(cam, sample.mask, present)
+        scores.update(row, cam, sample.mask, present)
         images += 1
-        if config.contours:
-            activation, strongest = cam.max(0)
-            kept.append(((strongest + 1).byte().cpu().numpy(), activation.half().cpu().numpy(), sample.mask))
-    sweep.counts = ranks.total(torch.from_numpy(sweep.counts).to(ranks.device)).cpu().numpy()
     images = float(ranks.total(torch.tensor(images, device=ranks.device)))
     if not images:
         return {"samples": 0, "swept": None}
-    best = sweep.result()
-    result: dict[str, Any] = {"samples": round(images), "thresholds": list(SWEEP), "curve": list(best.scores)}
-    for name, threshold in {"swept": best.threshold, **(thresholds or {})}.items():
-        index = int(np.argmin(np.abs(np.subtract(SWEEP, threshold))))
-        result[name] = {"threshold": threshold, "miou": best.scores[index]}
-        if config.contours:
-            result[name]["contour_f"] = _mean_contour(kept, threshold, ranks)
-    return result
+    return {"samples": round(images), **scores.result(thresholds or {}, ranks)}
 
 
 def spread(indices: list[int], count: int) -> list[int]:
@@ -285,13 +322,6 @@ def _walk(
             raise Cancelled(f"{STAGE}: stopped; start again to measure anew")
         yield row, dataset[indices[row]], dataset.sample_id(indices[row])
         on_progress(Progress(STAGE, min(row + ranks.world, len(indices)), len(indices)))
-
-
-def _mean_contour(kept: list, threshold: float, ranks: Ranks) -> float | None:
-    values = [contour_f_score(np.where(a > threshold, s, 0).astype(np.uint8), truth) for s, a, truth in kept]
-    values = [value for value in values if math.isfinite(value)]
-    total = ranks.total(torch.tensor([sum(values), len(values)], dtype=torch.float64, device=ranks.device)).tolist()
-    return total[0] / total[1] if total[1] else None
 
 
 def _gathered(rows: Tensor, ranks: Ranks, filled: float = 0.0) -> NDArray[np.float32]:

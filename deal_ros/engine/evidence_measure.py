@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 
 from deal_ros.cams.base import CamNetwork
 from deal_ros.datasets.base import SampleDataset
-from deal_ros.engine.evaluate import STAGE, SWEEP, spread
+from deal_ros.engine.distributed import alone
+from deal_ros.engine.evaluate import STAGE, MapScores, spread
 from deal_ros.engine.progress import Cancelled, Progress, ProgressCallback, StopRequested, ignore_progress, never_stop
 from deal_ros.engine.pseudo_label import CamMaker, PseudoLabelStageConfig
 from deal_ros.filters import DepthNoiseConfig, add_depth_noise
 from deal_ros.labels import label_vector
-from deal_ros.metrics import contour_f_score, mean_average_precision
-from deal_ros.pseudo_labels import ContourAgreement, ThresholdSweep, refine_cam
+from deal_ros.metrics import mean_average_precision
+from deal_ros.pseudo_labels import ContourAgreement, refine_cam
 from deal_ros.pseudo_labels.config import Refinement
 from deal_ros.sample import Sample
 
@@ -110,11 +111,10 @@ def measure_cam(
     classes = tuple(dataset.classes)
     maker = CamMaker(network.to(device).eval(), config, size, device)
     kinds: list[Refinement] = [RAW, *refinements]
-    sweeps = {kind: ThresholdSweep(len(classes), SWEEP) for kind in kinds}
-    agreements = {kind: ContourAgreement(config.labels.contour) for kind in kinds}
-    kept: dict[str, list[tuple[NDArray[np.uint8], NDArray[np.float16], NDArray[np.uint8]]]] = {k: [] for k in kinds}
-    scores, averages, labels = [], [], []
     chosen = spread([i for i in range(len(dataset)) if dataset.labels(i)], samples)
+    measured = {kind: MapScores(len(classes), len(chosen)) for kind in kinds}
+    agreements = {kind: ContourAgreement(config.labels.contour) for kind in kinds}
+    scores, averages, labels = [], [], []
     for row, index in enumerate(chosen):
         if should_stop():
             raise Cancelled(f"{STAGE}: stopped; start again to measure anew")
@@ -128,11 +128,8 @@ def measure_cam(
             for kind in kinds:
                 options = replace(config.labels, refine=kind)
                 cam = maps if kind == RAW else refine_cam(maps, sample.rgb, sample.depth_m, options, present)
-                sweeps[kind].update(cam, sample.mask, present)
+                measured[kind].update(row, cam, sample.mask, present)
                 agreements[kind].update(cam, sample.depth_m, present)
-                activation, strongest = cam.max(0)
-                ids = (strongest + 1).byte().cpu().numpy()
-                kept[kind].append((ids, activation.half().cpu().numpy(), sample.mask))
         on_progress(Progress(STAGE, row + 1, len(chosen)))
     if not scores:
         raise ValueError(f"a measurement must have samples with image labels and masks, got none of {len(dataset)}")
@@ -140,17 +137,10 @@ def measure_cam(
     result["map"] = mean_average_precision(np.stack(scores), np.stack(labels))
     result["map_of_maps"] = mean_average_precision(np.stack(averages), np.stack(labels))
     for kind in kinds:
-        best = sweeps[kind].result()
         found = agreements[kind].result(fallback=config.labels.threshold)
-        thresholds = {SWEPT: best.threshold, TRUTH_FREE: found.threshold, FIXED: config.labels.threshold}
-        result[kind] = {"thresholds": list(SWEEP), "curve": list(best.scores)}
+        thresholds = {TRUTH_FREE: found.threshold, FIXED: config.labels.threshold}
+        result[kind] = measured[kind].result(thresholds, alone(str(device)))
         result[kind]["contour_counts"] = agreements[kind].counts.tolist()
-        for name, threshold in thresholds.items():
-            index = int(np.argmin(np.abs(np.subtract(SWEEP, threshold))))
-            contours = [contour_f_score(np.where(a > threshold, s, 0).astype(np.uint8), t) for s, a, t in kept[kind]]
-            finite = [value for value in contours if np.isfinite(value)]
-            contour = float(np.mean(finite)) if finite else None
-            result[kind][name] = {"threshold": threshold, "miou": best.scores[index], "contour_f": contour}
     return result
 
 

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from deal_ros.datasets.base import DatasetError
 from deal_ros.engine.checkpoint import CheckpointError
-from deal_ros.engine.distributed import Ranks
-from deal_ros.engine.evaluate import EvaluateConfig, evaluate_cam, evaluate_labels, evaluate_student, spread
+from deal_ros.engine.distributed import Ranks, alone
+from deal_ros.engine.evaluate import EvaluateConfig, MapScores, evaluate_cam, evaluate_labels, evaluate_student, spread
 from deal_ros.engine.label_folder import LabelFolder, read_map, write_index, write_map
 from deal_ros.engine.loader import FrameSource, LoaderConfig
 from deal_ros.engine.progress import Cancelled, ignore_progress, never_stop
@@ -316,6 +316,19 @@ def test_without_masks_only_label_recovery_is_known():
     figures = evaluate_student(blind, student)
     assert figures["miou"] is None
     assert figures["label_recovery"] == 1
+
+
+def test_a_large_data_set_does_not_fill_the_memory_with_maps(monkeypatch):
+    monkeypatch.setattr("deal_ros.engine.evaluate.CONTOUR_IMAGES", 4)
+    compared: list[int] = []
+    monkeypatch.setattr("deal_ros.engine.evaluate.contour_f_score", lambda mask, truth: compared.append(1) or 0.5)
+    cam, truth = torch.rand(3, 8, 8), np.ones((8, 8), np.uint8)
+    scores = MapScores(3, images=11)
+    for row in range(11):
+        scores.update(row, cam, truth, torch.ones(3))
+    figures = scores.result({}, alone("cpu"))
+    assert figures["swept"]["contour_f"] == 0.5
+    assert 2 <= len(compared) <= 4
 
 
 def test_the_sweep_equals_thresholding_by_hand(cam_run):
