@@ -35,12 +35,15 @@ class CamNetwork(nn.Module, ABC):
         num_classes: K, without background.
         mean, std: RGB normalisation of the backbone, each three floats for images in [0, 1].
         seed_scales: image scales used by default when making CAM seeds.
+        gap_term: the term of its loss that averages its raw maps over the image, and the weight that this average has
+            in it: importance sampling takes over a share of it.
     """
 
     num_classes: int
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     seed_scales: tuple[float, ...] = (1.0,)
+    gap_term: tuple[str, float] = ("classification", 1.0)
 
     @abstractmethod
     def forward(self, image: Tensor, features: Tensor | None = None) -> CamOutput:

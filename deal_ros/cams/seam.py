@@ -90,6 +90,7 @@ class Seam(CamNetwork):
     """
 
     seed_scales = (0.5, 1.0, 1.5, 2.0)
+    gap_term = ("classification", 0.5)
 
     def __init__(
         self,
@@ -161,16 +162,18 @@ class Seam(CamNetwork):
         raw, refined = self._branch(image, features)
         raw_small, refined_small = self._branch(small, None)
         scores = raw.mean((2, 3))
-        pairs = ((scores, refined), (raw_small.mean((2, 3)), refined_small))
         terms = {
-            "classification": sum(F.multilabel_soft_margin_loss(score, labels) for score, _ in pairs) / 2,
-            "min_pool": sum(min_pool_loss(maps[:, 1:], labels, config=self.min_pool) for _, maps in pairs) / 2,
+            "classification": F.multilabel_soft_margin_loss(scores, labels) / 2,
+            "small_classification": F.multilabel_soft_margin_loss(raw_small.mean((2, 3)), labels) / 2,
+            "min_pool": torch.stack(
+                [min_pool_loss(maps[:, 1:], labels, config=self.min_pool) for maps in (refined, refined_small)]
+            ).mean(),
             "equivariance": self.equivariance.er_weight
             * equivariance_loss(raw, raw_small, labels, config=self.equivariance),
             "equivariant_cross": self.equivariance.ecr_weight
             * equivariant_cross_loss(raw, raw_small, refined, refined_small, labels, config=self.equivariance),
         }
-        return CamOutput(scores=scores, raw=raw, cam=refined[:, 1:].relu()), terms  # type: ignore[return-value]
+        return CamOutput(scores=scores, raw=raw, cam=refined[:, 1:].relu()), terms
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Apply the published multipliers: pre-trained weights ×1, their biases ×2, new ×10; no decay on vectors."""

@@ -83,6 +83,7 @@ class TimmCam(CamNetwork):
             raise ValueError(f"shift_px must be 0 for a transformer, whose patches lie where they are, got {shift_px}")
         self.classifier = nn.Conv2d(self.backbone.channels[-1], num_classes, 1, bias=bias)
         self.scorer = nn.Linear(self.backbone.channels[-1], num_classes, bias=bias) if scorer == "separate" else None
+        self.gap_term = self.gap_term if self.scorer is None else ("cam_classification", 1.0)
 
     def forward(self, image: Tensor, features: Tensor | None = None) -> CamOutput:
         """See :meth:`CamNetwork.forward`; ``raw`` has a cell per ``stride`` pixels of the image.

@@ -69,6 +69,7 @@ class WeakTr(CamNetwork):
     """
 
     seed_scales = (1.0, 1.2)
+    gap_term = ("patches", 1.0)
 
     def __init__(
         self,

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,15 +29,6 @@ LOSS_CHOICES = ("none", "isl,fsl", "deal", "isl,fsl,deal")
 """The rows of the paper's tables; any other combination of :data:`LOSS_TERMS` works as well."""
 
 
-def gap_terms(terms: Iterable[str]) -> set[str]:
-    """Those of a CAM network's terms that average its raw maps over the image: ISL takes over a share of them.
-
-    Where ``cam_classification`` is one, the scores of ``classification`` come from elsewhere.
-    """
-    terms = set(terms)
-    return terms & ({"cam_classification"} if "cam_classification" in terms else {"classification", "patches"})
-
-
 @dataclass(frozen=True)
 class CamLossConfig:
     """Which losses train a CAM network beside its own, and how strongly.
@@ -50,7 +40,8 @@ class CamLossConfig:
             ``deal.edge_owner`` ``either`` it should start late: a map that has not found its object yet can be pulled
             inside out, bright around the object and dark on it (seen; CAM mIoU 18 instead of 74).
         isl: importance sampling.
-        isl_share: L_GAP, the loss on the averaged raw maps, becomes (1 - share)·L_GAP + share·L_IS; .2 as published.
+        isl_share: L_GAP, the loss on the averaged raw maps of the full-size image, becomes (1 - share)·L_GAP +
+            share·L_IS; .2 as published.
         fsl: feature similarity.
         fsl_weight: 1 for VOC, .2 for COCO as published.
         collapse: when maps count as collapsed.
@@ -132,10 +123,8 @@ class CamObjective(nn.Module):
             if "isl" in self.terms:
                 sampled = importance_sampling_loss(raw, labels, config=self.config.isl)
                 log["isl"] = float(sampled.detach())
-                share = self.config.isl_share
-                averaged = gap_terms(terms)
-                terms = {n: t * (1 - share) if n in averaged else t for n, t in terms.items()}
-                terms["isl"] = share * sampled
+                share, (averaged, weight) = self.config.isl_share, self.network.gap_term
+                terms |= {averaged: (1 - share) * terms[averaged], "isl": share * weight * sampled}
             main = torch.stack(list(terms.values())).sum()
             loss = main
             if "fsl" in self.terms:
@@ -153,10 +142,10 @@ class CamObjective(nn.Module):
         weight = self.config.deal_weight
         return weight.start_step + weight.warmup_steps if "deal" in self.terms else 0
 
-    def observe_map(self, value: float, baseline: float | None) -> None:
+    def observe_map(self, step: int, value: float, baseline: float | None) -> None:
         """Tell the gate of DEAL's weight the newest classification mAP."""
         if "deal" in self.terms:
-            self.weight.observe_map(value, baseline)
+            self.weight.observe_map(step, value, baseline)
 
     def state(self) -> dict[str, Any]:
         """JSON-ready state beside the network's."""

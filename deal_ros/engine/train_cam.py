@@ -44,7 +44,8 @@ class TrainCamConfig:
         losses: which losses beside the network's own.
         initial: run folder of a CAM network to start from, for example one trained without DEAL; ``None`` starts
             from the backbone's weights.
-        baseline_map: mAP of the same network without DEAL, for the gate of its weight; ``None`` takes the best seen.
+        baseline_map: mAP that the same network reaches without DEAL, for the gate of its weight; ``None`` takes the
+            best seen.
         evaluate_every: steps between two measurements of mAP.
         evaluate_samples: most samples for that.
         checkpoint_every: steps between two checkpoints.
@@ -156,7 +157,7 @@ def train_cam(
         log["lr"] = session.stepper.step(step)
         if (step + 1) % config.evaluate_every == 0 or step + 1 == settings.steps:
             log["map"] = measure(network)
-            objective.observe_map(log["map"], config.baseline_map)
+            objective.observe_map(step, log["map"], config.baseline_map)
             if step + 1 >= settled:
                 session.consider(step, log["map"])
         session.finish_step(step, log, SHOWN, on_progress, should_stop)

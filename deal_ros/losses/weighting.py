@@ -121,12 +121,14 @@ class LossWeight:
                 self._auxiliary = self._average(self._auxiliary, auxiliary_norm)
         return self._ramp(step) * self._gate * self._full_value()
 
-    def observe_map(self, mean_average_precision: float, baseline: float | None = None) -> bool:
+    def observe_map(self, step: int, mean_average_precision: float, baseline: float | None = None) -> bool:
         """Tell the gate the newest classification mAP; it cuts λ when the classifier suffers.
 
         Args:
+            step: 0-based; as long as λ is 0, nothing is the auxiliary loss's fault.
             mean_average_precision: of image labels on held-out data, [0, 1].
-            baseline: mAP of the same network without the auxiliary loss, where known; else the best seen so far.
+            baseline: mAP that the same network reaches without the auxiliary loss, where known; else the best seen so
+                far. While the classifier has not come that far yet, λ falls with each call.
 
         Returns:
             Whether λ was cut now.
@@ -135,7 +137,7 @@ class LossWeight:
             return False
         own_best = max(mean_average_precision, self._best_map if self._best_map is not None else 0.0)
         self._best_map = own_best
-        if self.config.map_tolerance is None:
+        if self.config.map_tolerance is None or self._ramp(step) == 0:
             return False
         reference = own_best if baseline is None else baseline
         if mean_average_precision < reference - self.config.map_tolerance:

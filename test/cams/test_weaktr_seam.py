@@ -157,7 +157,7 @@ def test_seam_has_the_published_terms_and_learning_rates():
     network = seam()
     images, labels = torch.rand(2, 3, 96, 96), torch.tensor([[1.0, 0, 0], [0, 1, 1]])
     _, terms = network.training_forward(network.normalize(images), labels)
-    assert set(terms) == {"classification", "min_pool", "equivariance", "equivariant_cross"}
+    assert set(terms) == {"classification", "small_classification", "min_pool", "equivariance", "equivariant_cross"}
     groups = network.parameter_groups(0.01, 5e-4)
     assert [(group["lr"], group["weight_decay"]) for group in groups] == [(0.01, 5e-4), (0.1, 5e-4)]
 

@@ -111,41 +111,47 @@ def test_gradient_norm_keeps_the_graph_and_knows_independence():
 def test_gate_cuts_when_map_falls_below_the_baseline_and_stays_cut():
     weight = ratio(4.0, map_tolerance=0.02)
     assert weight(0, 1.0, 1.0) == 4.0
-    assert weight.observe_map(0.70, baseline=0.73)
+    assert weight.observe_map(9, 0.70, baseline=0.73)
     assert weight(1, 1.0, 1.0) == pytest.approx(2.0)
-    assert weight.observe_map(0.70, baseline=0.73)
-    assert not weight.observe_map(0.72, baseline=0.73)
+    assert weight.observe_map(9, 0.70, baseline=0.73)
+    assert not weight.observe_map(9, 0.72, baseline=0.73)
     assert weight(2, 1.0, 1.0) == pytest.approx(1.0)
     assert weight.gate == 0.25
 
 
+def test_gate_does_not_act_before_the_loss_does():
+    weight = ratio(4.0, start_step=10, map_tolerance=0.02)
+    assert not weight.observe_map(9, 0.1, baseline=0.9)
+    assert weight.observe_map(10, 0.1, baseline=0.9)
+
+
 def test_gate_falls_back_on_the_best_map_seen():
     weight = LossWeight(LossWeightConfig(value=1.0, map_tolerance=0.05))
-    assert not weight.observe_map(0.4)
-    assert not weight.observe_map(0.6)
-    assert not weight.observe_map(0.56)
-    assert weight.observe_map(0.54)
+    assert not weight.observe_map(9, 0.4)
+    assert not weight.observe_map(9, 0.6)
+    assert not weight.observe_map(9, 0.56)
+    assert weight.observe_map(9, 0.54)
     assert weight(0) == 0.5
 
 
 def test_gate_may_recover_up_to_the_full_value():
     weight = LossWeight(LossWeightConfig(value=1.0, map_tolerance=0.0, map_recovery=1.5))
-    weight.observe_map(0.1, baseline=0.5)
+    weight.observe_map(9, 0.1, baseline=0.5)
     for _ in range(3):
-        weight.observe_map(0.6, baseline=0.5)
+        weight.observe_map(9, 0.6, baseline=0.5)
     assert weight(0) == 1.0
 
 
 def test_no_tolerance_is_no_gate_and_an_unknown_map_says_nothing():
     weight = LossWeight(LossWeightConfig())
-    assert not weight.observe_map(0.1, baseline=0.9)
+    assert not weight.observe_map(9, 0.1, baseline=0.9)
     assert weight.gate == 1
     gated = LossWeight(LossWeightConfig(map_tolerance=0.01))
-    assert not gated.observe_map(math.nan, baseline=0.9)
+    assert not gated.observe_map(9, math.nan, baseline=0.9)
 
 
 def test_gate_says_so(caplog):
-    LossWeight(LossWeightConfig(map_tolerance=0.01)).observe_map(0.5, baseline=0.9)
+    LossWeight(LossWeightConfig(map_tolerance=0.01)).observe_map(9, 0.5, baseline=0.9)
     assert "mAP 0.500 is more than 0.010 below 0.900" in caplog.text
 
 
@@ -154,7 +160,7 @@ def test_resumed_run_goes_on_exactly():
         values = []
         for step in steps:
             values.append(weight(step, 1 + math.sin(step) ** 2, 2 + math.cos(step)))
-            weight.observe_map(0.5 + 0.1 * math.sin(step))
+            weight.observe_map(9, 0.5 + 0.1 * math.sin(step))
         return values
 
     whole = run(ratio(map_tolerance=0.01, map_recovery=1.1), range(20))
