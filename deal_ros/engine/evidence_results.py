@@ -24,16 +24,20 @@ BEGIN, END = "<!-- generated tables: begin -->", "<!-- generated tables: end -->
 AXES = {"strength": "noise strength", "missing": "share of depth missing", "shift": "misregistration, pixels"}
 """Conditions of depth whose names are one of these words and a number are drawn as a curve, ``clean`` being 0."""
 
+JUDGED = ("map", "map_of_maps", "gate")
+"""What says how the classifier fared."""
+
 logger = logging.getLogger(__name__)
 Drawn = TypeVar("Drawn")
 
 
 def rows_of(records: Iterable[dict[str, Any]]) -> list[Row]:
-    """Rows ``{data, network, losses, stage, threshold, depth, seeds, miou, miou_sd, contour_f, map, commit, machine}``.
+    """One row per part of the data, network, losses, depth, stage and threshold, as :func:`write_results` writes them.
 
-    ``miou``, ``contour_f`` and ``map`` are means over ``seeds`` in [0, 1], ``miou_sd`` the standard deviation (one
-    degree of freedom; ``null`` for a single seed). ``map`` is the classifier's on the measured images; a student's says
-    how well its masks recover image labels.
+    ``miou``, ``contour_f``, ``map``, ``map_of_maps`` and ``gate`` are means over ``seeds`` in [0, 1], ``miou_sd`` the
+    standard deviation (one degree of freedom; ``null`` for a single seed). ``map`` is the classifier's on the measured
+    images, a student's says how well its masks recover image labels; ``map_of_maps`` is that of the averages of the
+    class maps, ``gate`` the share of DEAL's weight that the mAP gate left at the end of training.
     """
     found: dict[tuple[str, ...], list[tuple[dict[str, Any], dict[str, Any]]]] = {}
     for record in records:
@@ -48,11 +52,12 @@ def rows_of(records: Iterable[dict[str, Any]]) -> list[Row]:
             found.setdefault(key, []).append((record, figures))
 
         for domain, kinds in record.get("cam", {}).items():
+            judged = {"map": kinds["map"], "map_of_maps": kinds.get("map_of_maps"), "gate": record.get("gate")}
             for kind, figures in kinds.items():
                 if isinstance(figures, dict):
                     stage = SEEDS if kind == RAW else f"{LABELS} {kind}"
                     for name in (SWEPT, TRUTH_FREE, FIXED):
-                        add(domain, stage, name, {**figures[name], "map": kinds["map"]})
+                        add(domain, stage, name, {**figures[name], **judged})
         for domain, figures in record.get("student", {}).items():
             add(domain, STUDENT, "none", {**figures, "map": figures.get("label_recovery")})
     rows = []
@@ -69,8 +74,7 @@ def rows_of(records: Iterable[dict[str, Any]]) -> list[Row]:
                 "seeds": sorted(record["seed"] for record, _ in entries),
                 "miou": _mean(values),
                 "miou_sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                "contour_f": _mean(figures.get("contour_f") for _, figures in entries),
-                "map": _mean(figures.get("map") for _, figures in entries),
+                **{n: _mean(figures.get(n) for _, figures in entries) for n in ("contour_f", *JUDGED)},
                 "commit": " ".join(sorted({name for record, _ in entries for name in record["trained"]})),
                 "machine": " / ".join(sorted({record["machine"] for record, _ in entries})),
             }

@@ -193,8 +193,8 @@ class EvidenceRun:
         samples = evidence.test_samples if split == TEST else evidence.validation_samples
         if not masks:
             cam, spent = self._cam(cell, recipe, condition)
-            record |= {"map": cam.map, "step": cam.step, "collapsed": cam.metrics.get("collapsed")}
-            record |= {"cam_activation": cam.metrics.get("cam_activation"), "trained": spent["commits"]}
+            record |= {"map": cam.map, "step": cam.step, "trained": spent["commits"]}
+            record |= {name: cam.metrics.get(name) for name in ("collapsed", "cam_activation", "gate")}
             wall["train_cam_s"] = spent["seconds"]
             network, _, trained = load_cam(cam.run, self._ranks.device)
             record["cam"] = {}

@@ -20,8 +20,10 @@ class DepthNoiseConfig:
     Effects are applied in the order of the fields. See :func:`realsense_like` for a preset with one dial.
 
     Args:
-        misregistration_px: depth is moved against colour by this many pixels in a random direction (sub-pixel moves
-            take the nearest reading, so no depth is invented between object and background).
+        misregistration_px: depth is moved against colour by this many pixels (sub-pixel moves take the nearest
+            reading, so no depth is invented between object and background).
+        misregistration_deg: the direction of that move, from x towards y, as a wrong calibration has it; ``None`` takes
+            a random one for each frame.
         axial_sigma: standard deviation of depth noise at 1 m, as a fraction of a metre; it grows with z², as
             triangulation error does: σ = axial_sigma · z², axial_sigma = disparity noise / (focal length · baseline);
             0.0025 for a D435 at 640×480: 0.05 px / (385 px · 50 mm).
@@ -41,6 +43,7 @@ class DepthNoiseConfig:
     """
 
     misregistration_px: float = 0.0
+    misregistration_deg: float | None = None
     axial_sigma: float = 0.0
     correlation_px: float = 2.0
     disparity_step: float = 0.0
@@ -119,7 +122,10 @@ def add_depth_noise(depth_m: FloatImage, config: DepthNoiseConfig, rng: np.rando
         raise ValueError(f"depth_m must be float32 (H, W) in metres, got {depth_m.dtype} {depth_m.shape}")
     depth = np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, np.float32(0))
     if config.misregistration_px > 0:
-        depth = _misregister(depth, config.misregistration_px, rng)
+        angle = rng.uniform(0, 2 * np.pi)  # drawn in any case: what follows does not depend on the choice
+        if config.misregistration_deg is not None:
+            angle = np.deg2rad(config.misregistration_deg)
+        depth = _misregister(depth, config.misregistration_px, angle)
     steps = _near_steps(depth, config) if config.edge_holes > 0 else None
     if config.axial_sigma > 0:
         noise = _smooth_noise(depth.shape, config.correlation_px, rng)
@@ -139,8 +145,7 @@ def add_depth_noise(depth_m: FloatImage, config: DepthNoiseConfig, rng: np.rando
     return np.where(lost, 0, depth).astype(np.float32)
 
 
-def _misregister(depth: FloatImage, pixels: float, rng: np.random.Generator) -> FloatImage:
-    angle = rng.uniform(0, 2 * np.pi)
+def _misregister(depth: FloatImage, pixels: float, angle: float) -> FloatImage:
     move = np.array([[1, 0, pixels * np.cos(angle)], [0, 1, pixels * np.sin(angle)]])
     size = (depth.shape[1], depth.shape[0])
     moved = cv2.warpAffine(depth, move, size, flags=cv2.INTER_NEAREST, borderMode=cv2.BORDER_CONSTANT, borderValue=0)

@@ -25,8 +25,8 @@ from deal_ros.engine.progress import Cancelled
 from deal_ros.filters import DepthNoiseConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-KEYS = ["data", "network", "losses", "stage", "threshold", "depth", "seeds", "miou", "miou_sd", "contour_f", "map"]
-KEYS += ["commit", "machine"]
+KEYS = ["data", "network", "losses", "stage", "threshold", "depth", "seeds", "miou", "miou_sd", "contour_f"]
+KEYS += ["map", "map_of_maps", "gate", "commit", "machine"]
 
 RECIPE = {
     "name": "small",

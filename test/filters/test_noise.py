@@ -87,6 +87,9 @@ def test_misregistration_moves_depth_by_the_named_distance():
     (y, x), *_ = np.argwhere(out == 0.5)
     assert math.hypot(y - 60, x - 80) == pytest.approx(8, abs=0.8)
     assert set(np.unique(out)) <= {0.0, 0.5, np.float32(1.0)}
+    for seed in (1, 2):
+        config = DepthNoiseConfig(misregistration_px=8, misregistration_deg=90)
+        assert add_depth_noise(depth, config, rng(seed))[68, 80] == 0.5
 
 
 @settings(deadline=None, max_examples=40)
