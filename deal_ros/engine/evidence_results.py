@@ -17,15 +17,12 @@ from deal_ros.engine.checkpoint import write_text
 from deal_ros.engine.evidence import CLEAN, DEFAULT
 from deal_ros.engine.evidence_measure import FIXED, RAW, SWEPT, TRUTH_FREE
 from deal_ros.engine.evidence_run import RAW_FOLDER, TEST, VALIDATION, EvidenceRun, read_raw
-from deal_ros.engine.evidence_tables import LABELS, SEEDS, STUDENT, Row, changed, tables
+from deal_ros.engine.evidence_tables import JUDGED, LABELS, SEEDS, STUDENT, Row, changed, tables
 from deal_ros.engine.plots import plot_bars, plot_lines
 
 BEGIN, END = "<!-- generated tables: begin -->", "<!-- generated tables: end -->"
 AXES = {"strength": "noise strength", "missing": "share of depth missing", "shift": "misregistration, pixels"}
 """Conditions of depth whose names are one of these words and a number are drawn as a curve, ``clean`` being 0."""
-
-JUDGED = ("map", "map_of_maps", "gate")
-"""What says how the classifier fared."""
 
 logger = logging.getLogger(__name__)
 Drawn = TypeVar("Drawn")
@@ -74,7 +71,7 @@ def rows_of(records: Iterable[dict[str, Any]]) -> list[Row]:
                 "seeds": sorted(record["seed"] for record, _ in entries),
                 "miou": _mean(values),
                 "miou_sd": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                **{n: _mean(figures.get(n) for _, figures in entries) for n in ("contour_f", *JUDGED)},
+                **{n: _mean(figures.get(n) for _, figures in entries) for n in JUDGED},
                 "commit": " ".join(sorted({name for record, _ in entries for name in record["trained"]})),
                 "machine": " / ".join(sorted({record["machine"] for record, _ in entries})),
             }

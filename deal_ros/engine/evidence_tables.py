@@ -14,6 +14,8 @@ from deal_ros.engine.evidence_run import TEST, VALIDATION
 
 SEEDS, LABELS, STUDENT = "cam seeds", "pseudo-labels", "student"
 """Stages; that of pseudo-labels goes on with the name of the refinement."""
+JUDGED = {"contour_f": "contour F", "map": "mAP", "map_of_maps": "mAP of maps", "gate": "λ left"}
+"""Means over seeds that stand beside mIoU, and their columns."""
 Row = dict[str, Any]
 
 QUESTIONS = (
@@ -107,9 +109,11 @@ def _answers(rows: Sequence[Row]) -> list[str]:
     found["DEAL's gain with noise as of a RealSense, share of that with clean depth"] = _each(
         gain("strength 1"), gain(CLEAN), lambda a, b: f"{100 * a / b:.0f} %" if b > 0 else "–"
     )
-    found["DEAL − baseline, mAP of the classifier"] = _each(
-        figures(deal, "map"), figures(baseline, "map"), lambda a, b: f"{100 * (a - b):+.1f}"
-    )
+    for losses, says in (("baseline", "baseline"), ("baseline as deal", "the same network without it")):
+        for key, whose in (("map", "the classifier"), ("map_of_maps", "the maps' averages")):
+            found[f"DEAL − {says}, mAP of {whose}"] = _each(
+                figures(deal, key), figures((losses, CLEAN, SEEDS, SWEPT), key), lambda a, b: f"{100 * (a - b):+.1f}"
+            )
     found["student of DEAL, share of the one on true masks"] = _each(
         figures(("deal", CLEAN, STUDENT, "none")),
         figures(("true masks", CLEAN, STUDENT, "none")),
@@ -131,7 +135,7 @@ def _each(
 def _table(rows: Sequence[Row], data: str) -> list[str]:
     """One line per losses and depth of one part of the data, one column per stage."""
     stages = [stage for stage in dict.fromkeys(row["stage"] for row in rows) if stage != STUDENT]
-    header = ["losses", "depth", *stages, STUDENT, "contour F", "mAP", "seeds"]
+    header = ["losses", "depth", *stages, STUDENT, *JUDGED.values(), "seeds"]
     found: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     for row in rows:
         found.setdefault((row["losses"], row["depth"]), {})[row["stage"], row["threshold"]] = row
@@ -148,8 +152,7 @@ def _table(rows: Sequence[Row], data: str) -> list[str]:
             cells.append(f"{_miou(swept)} / {_percent(free['miou'])}" if swept and free else "–")
         cells += [
             _miou(student),
-            _percent(best["contour_f"] if best else None),
-            _percent(best["map"] if best else None),
+            *(_percent(best[key] if best else None) for key in JUDGED),
         ]
         lines.append("| " + " | ".join([*cells, str(len((best or student or {"seeds": ()})["seeds"]))]) + " |")
     return [*lines, ""]
@@ -166,7 +169,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
         order = (0.0, value) if isinstance(value, str) else (value, "")
         at = found.setdefault((topic, losses, row["depth"], order), {})
         at[row["data"], row["stage"], row["threshold"]] = row
-    header = ["setting", "value", "losses", "depth", SEEDS, f"{LABELS} rgbd", STUDENT, "contour F", "mAP", "seeds"]
+    header = ["setting", "value", "losses", "depth", SEEDS, f"{LABELS} rgbd", STUDENT, *JUDGED.values(), "seeds"]
     lines = [f"**One setting at a time**, {' / '.join(parts)}: mIoU in percent at the swept threshold.", ""]
     lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
     for (topic, losses, depth, (number, name)), at in sorted(found.items()):
@@ -175,8 +178,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
             [_miou(row) for row in best],
             [_miou(at.get((part, f"{LABELS} rgbd", SWEPT))) for part in parts],
             [_miou(at.get((part, STUDENT, "none"))) for part in parts],
-            [_percent(row["contour_f"] if row else None) for row in best],
-            [_percent(row["map"] if row else None) for row in best],
+            *([_percent(row[key] if row else None) for row in best] for key in JUDGED),
         ]
         seeds = max(len(row["seeds"]) for row in at.values())
         cells = [topic, name or f"{number:g}", losses, depth, *map(_both, columns), str(seeds)]
@@ -185,7 +187,8 @@ def _settings(rows: Sequence[Row]) -> list[str]:
 
 
 def _both(cells: Sequence[str]) -> str:
-    return " / ".join(cells) if set(cells) != {"–"} else "–"
+    """Join the figures of all parts; one that is the same for all, as none or the gate, is said once."""
+    return " / ".join(cells) if len(set(cells)) > 1 else cells[0]
 
 
 def _miou(row: Row | None) -> str:

@@ -228,13 +228,14 @@ def test_values_of_a_setting_stand_in_one_table_in_their_order_with_all_data_sid
     def row(data: str, value: str, miou: float):
         figures = {"stage": "cam seeds", "threshold": "swept", "miou": miou, "miou_sd": None, "seeds": [0]}
         figures |= {"network": "n", "losses": f"deal [ratio = {value}]", "depth": "clean"}
-        return figures | {"data": f"{data} val", "contour_f": 0.1, "map": 0.5}
+        return figures | {"data": f"{data} val", "contour_f": 0.1, "map": 0.5, "map_of_maps": 0.4, "gate": 0.25}
 
     values = (("16", 0.3), ("8", 0.2), ("adaptive", 0.4))
-    page = tables([row(data, *found) for data in ("single", "table") for found in values], [])
+    page = tables([row(data, name, v / n) for n, data in enumerate(("single", "table"), 1) for name, v in values], [])
     lines = [line for line in page if line.startswith("| ratio")]
     assert [line.split(" | ")[1] for line in lines] == ["adaptive", "8", "16"]
-    assert "| 20.0 / 20.0 |" in lines[1]
+    assert "| 20.0 / 10.0 |" in lines[1]
+    assert lines[1].endswith("| 10.0 | 50.0 | 40.0 | 25.0 | 1 |"), "what is the same for all is said once"
 
 
 def test_degraded_depth_is_the_same_every_time_and_leaves_the_rest(data):
