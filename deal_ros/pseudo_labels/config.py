@@ -23,8 +23,8 @@ class PseudoLabelConfig:
         scales: image scales of the seeds; ``None`` is the network's published choice.
         flip: also use the mirror image.
         refine: ``none``; ``rgb`` or ``rgbd`` PAMR; ``crf`` dense CRF (needs pydensecrf2).
-        refine_px: refine at a size whose longer side is at most this many pixels, 0 at full size. PAMR costs time in
-            proportion to the pixels.
+        refine_px: PAMR works at a size whose longer side is at most this many pixels, 0 at full size; it costs time in
+            proportion to the pixels. A CRF, whose constants are pixels of the image, always works at full size.
         pamr: constants of PAMR.
         crf: a key of ``CRF_PRESETS``.
         mode: how the background threshold is found. ``contour``: without pixel truth, by agreement of mask contours

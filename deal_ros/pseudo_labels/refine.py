@@ -65,15 +65,14 @@ def refine_cam(
         result[chosen] = maps[chosen]
         return result
     size = maps.shape[-2:]
+    if config.refine == "crf":
+        found = crf_cam(maps[chosen].clamp(0, 1).cpu().numpy(), rgb, CRF_PRESETS[config.crf])
+        result[chosen] = torch.from_numpy(found).to(maps.device)
+        return result
     scale = min(1.0, config.refine_px / max(size)) if config.refine_px else 1.0
     small = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
     scores = _resized(maps[chosen][None], small)
     color = _resized(torch.as_tensor(rgb, device=maps.device).permute(2, 0, 1)[None].float() / 255, small)
-    if config.refine == "crf":
-        picture = (color[0].permute(1, 2, 0) * 255).round().clamp(0, 255).byte().cpu().numpy()
-        refined = torch.from_numpy(crf_cam(scores[0].clamp(0, 1).cpu().numpy(), picture, CRF_PRESETS[config.crf]))[None]
-        result[chosen] = _resized(refined.to(maps.device), size)[0]
-        return result
     depth = None
     if config.refine == "rgbd" and depth_m is not None:
         # Nearest: a mean over a depth step is a depth that nothing has.

@@ -230,6 +230,14 @@ def test_crf_labels_are_its_posterior_at_one_half(preset):
     assert metrics.iou_per_class()[1] > 0.75
 
 
+def test_a_crf_sees_the_image_at_its_own_size():
+    pytest.importorskip("pydensecrf")
+    rgb, depth, _ = scene()
+    maps = np.stack([blob(radius=22)])
+    refined = refine_cam(maps, rgb, depth, PseudoLabelConfig(refine="crf", refine_px=16))
+    assert np.array_equal(refined.numpy(), crf_cam(maps, rgb, CRF_PRESETS["seam"]))
+
+
 def test_crf_without_the_package_names_the_remedy(monkeypatch):
     import sys
 
