@@ -16,14 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from deal_ros.datasets.base import DatasetError, SampleDataset
 from deal_ros.datasets.fingerprints import Fingerprints, near_duplicates, shared_pictures
 from deal_ros.datasets.inspection import PartInspection
 from deal_ros.datasets.open import open_dataset, recognize
 from deal_ros.datasets.store import SampleStore
+from deal_ros.datasets.views import spread
 from deal_ros.sample import Sample
 
 Severity = Literal["fault", "note"]
@@ -168,12 +166,12 @@ def check(
                 label = name if len(paths) == 1 else "/".join(filter(None, (str(path), name)))
                 parts[label] = dataset
         report = CheckReport(", ".join(map(str, paths)), "+".join(dict.fromkeys(layouts)), findings=findings)
-        chosen = {name: _spread(len(dataset), config.max_samples) for name, dataset in parts.items()}
+        chosen = {name: spread(range(len(dataset)), config.max_samples) for name, dataset in parts.items()}
         total, done = sum(map(len, chosen.values())), 0
         prints: dict[str, Fingerprints] = {}
         for name, dataset in parts.items():
             inspection, prints[name] = PartInspection(dataset.classes), Fingerprints()
-            picked = _spread(len(chosen[name]), max(1, 8 // len(parts)))
+            picked = spread(range(len(chosen[name])), max(1, 8 // len(parts)))
             for position, index in enumerate(chosen[name]):
                 sample = inspection.look(dataset, index)
                 if sample is not None:
@@ -338,9 +336,3 @@ def _is_evaluation(name: str) -> bool:
 
 def _last(name: str) -> str:
     return name.rstrip("/").rsplit("/", 1)[-1].lower()
-
-
-def _spread(count: int, limit: int) -> NDArray[np.int64]:
-    if not limit or count <= limit:
-        return np.arange(count)
-    return np.unique(np.linspace(0, count - 1, limit).round().astype(np.int64))

@@ -59,6 +59,13 @@ class Subset:
         return self._indices[index]
 
 
+def spread(indices: Sequence[int], count: int) -> list[int]:
+    """At most ``count`` of ``indices``, evenly spread; 0 takes all."""
+    if not count or count >= len(indices):
+        return list(indices)
+    return [indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, count).astype(int)).tolist()]
+
+
 def split_by_sequence(dataset: SampleDataset, share: float, seed: int = 0) -> tuple[Subset, Subset | None]:
     """Hold out whole recordings, about ``share`` of the labelled samples, but no class's last recording.
 

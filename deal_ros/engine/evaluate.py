@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from deal_ros.cams.base import CamNetwork
 from deal_ros.datasets.base import SampleDataset
+from deal_ros.datasets.views import spread
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.label_folder import LabelFolder
 from deal_ros.engine.progress import Cancelled, Progress, ProgressCallback, StopRequested, ignore_progress, never_stop
@@ -211,7 +212,7 @@ def evaluate_student(
             f" {', '.join(dataset.classes)}"
         )
     scores = Scores(tuple(dataset.classes), config.contours)
-    chosen = spread(list(range(len(dataset))), config.samples)
+    chosen = spread(range(len(dataset)), config.samples)
     strongest = torch.zeros(len(chosen), student.num_classes, dtype=torch.float32)
     labels = torch.full_like(strongest, -1)
     for row, sample, _ in _walk(dataset, chosen, ranks, on_progress, should_stop):
@@ -300,13 +301,6 @@ def evaluate_cam(
     if not images:
         return {"samples": 0, "swept": None}
     return {"samples": round(images), **scores.result(thresholds or {}, ranks)}
-
-
-def spread(indices: list[int], count: int) -> list[int]:
-    """At most ``count`` of ``indices``, evenly spread; 0 takes all."""
-    if not count or count >= len(indices):
-        return indices
-    return [indices[i] for i in np.unique(np.linspace(0, len(indices) - 1, count).astype(int)).tolist()]
 
 
 def _walk(

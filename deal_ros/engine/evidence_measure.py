@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from deal_ros.cams.base import CamNetwork
 from deal_ros.datasets.base import SampleDataset
+from deal_ros.datasets.views import spread
 from deal_ros.engine.distributed import alone
-from deal_ros.engine.evaluate import STAGE, MapScores, spread
+from deal_ros.engine.evaluate import STAGE, MapScores
 from deal_ros.engine.progress import Cancelled, Progress, ProgressCallback, StopRequested, ignore_progress, never_stop
 from deal_ros.engine.pseudo_label import CamMaker, PseudoLabelStageConfig
 from deal_ros.filters import DepthNoiseConfig, add_depth_noise

@@ -32,10 +32,10 @@ import torch
 from deal_ros.datasets import open_dataset
 from deal_ros.datasets.base import SampleDataset
 from deal_ros.datasets.rendered import render_dataset
-from deal_ros.datasets.views import Subset
+from deal_ros.datasets.views import Subset, spread
 from deal_ros.engine.checkpoint import CheckpointError, write_text
 from deal_ros.engine.distributed import Ranks, alone
-from deal_ros.engine.evaluate import evaluate_student, spread
+from deal_ros.engine.evaluate import evaluate_student
 from deal_ros.engine.evidence import (
     TRAIN_SAMPLES,
     Cell,
@@ -307,7 +307,7 @@ class EvidenceRun:
         count = self.evidence.train_samples(cell)
         if count > len(train):
             raise ValueError(f"{cell.name}: train_samples must be at most {len(train)}, all there are, got {count}")
-        return Subset(train, spread(list(range(len(train))), count)) if count else train
+        return Subset(train, spread(range(len(train)), count)) if count else train
 
     def _part(self, cell: Cell) -> dict[str, Any]:
         """Plain values that name the training part of a cell."""

@@ -32,10 +32,10 @@ from torch import Tensor
 from deal_ros.config import to_mapping
 from deal_ros.datasets import open_dataset
 from deal_ros.datasets.base import DatasetError, SampleDataset
-from deal_ros.datasets.views import Subset
+from deal_ros.datasets.views import Subset, spread
 from deal_ros.engine.checkpoint import CheckpointError, write_text
 from deal_ros.engine.distributed import Ranks, alone
-from deal_ros.engine.evaluate import evaluate_cam, evaluate_student, spread, student_probabilities
+from deal_ros.engine.evaluate import evaluate_cam, evaluate_student, student_probabilities
 from deal_ros.engine.label_folder import map_path, read_map
 from deal_ros.engine.plots import plot_thresholds
 from deal_ros.engine.progress import ProgressCallback, StopRequested, ignore_progress, never_stop, renamed
@@ -252,7 +252,7 @@ def _student_pictures(
     """Rows of image · student · truth on images that the student is measured on."""
     classes = tuple(dataset.classes)
     rows: list[list[NDArray[np.uint8]]] = []
-    for index in spread(list(range(len(dataset))), OVERLAYS):
+    for index in spread(range(len(dataset)), OVERLAYS):
         sample = dataset[index]
         mask = ask(sample).argmax(0).byte().cpu().numpy()
         truth = sample.mask if sample.mask is not None else np.full(sample.size, 255, np.uint8)

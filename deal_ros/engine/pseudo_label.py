@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +22,7 @@ from deal_ros.cams.base import CamNetwork
 from deal_ros.config import to_mapping
 from deal_ros.datasets.base import DatasetError, SampleDataset
 from deal_ros.datasets.image_files import read_png8
+from deal_ros.datasets.views import spread
 from deal_ros.engine.augmentation import resize_nearest
 from deal_ros.engine.checkpoint import write_text
 from deal_ros.engine.distributed import Ranks, alone
@@ -217,7 +217,7 @@ def _threshold(
     if options.mode == "fixed":
         choice: dict[str, Any] = {"mode": "fixed", "threshold": options.threshold}
     else:
-        seen = [usable[i] for i in _spread(len(usable), config.threshold_samples)]
+        seen = spread(usable, config.threshold_samples)
         evidence: ThresholdSweep | ContourAgreement
         if options.mode == "swept":
             evidence = ThresholdSweep(len(dataset.classes))
@@ -255,10 +255,6 @@ def _whole(maps: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     cam = torch.zeros(len(present), *maps.shape[1:])
     cam[present] = maps
     return cam, present
-
-
-def _spread(count: int, most: int) -> Iterator[int]:
-    return iter(np.unique(np.linspace(0, count - 1, min(count, most)).astype(int)).tolist())
 
 
 def _existing(path: Path) -> NDArray[np.uint8] | None:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from deal_ros.config import to_mapping
 from deal_ros.datasets.base import DatasetError, SampleDataset
+from deal_ros.datasets.views import spread
 from deal_ros.engine.augmentation import AugmentationConfig
 from deal_ros.engine.checkpoint import INITIALIZATION, load_checkpoint, load_weights, seed_step
 from deal_ros.engine.distributed import Ranks, alone, parallel
@@ -243,7 +244,7 @@ def class_weights(source: FrameSource, num_classes: int, balance: float, samples
         samples: label maps to count, evenly spread.
     """
     counts = np.zeros(num_classes + 1)
-    for position in np.unique(np.linspace(0, len(source) - 1, min(samples, len(source))).astype(int)).tolist():
+    for position in spread(range(len(source)), samples):
         target = source.plain(position).target
         assert target is not None
         counts += np.bincount(target[target != IGNORE_ID], minlength=num_classes + 1)[: num_classes + 1]
@@ -295,8 +296,7 @@ class _AgreementMeter:
         indices: list[int],
         target: Callable[[int, Sample], NDArray[np.uint8]],
     ) -> None:
-        spread = np.unique(np.linspace(0, len(indices) - 1, min(len(indices), config.evaluate_samples)).astype(int))
-        chosen = [indices[i] for i in spread.tolist()]
+        chosen = spread(indices, config.evaluate_samples)
         self._source = FrameSource(dataset, plain_source(config.loader), seed=0, indices=chosen, target=target)
         self._batch, self._ranks = config.optimization.batch_size, ranks
         self._cache: list[Any] = []

@@ -10,14 +10,13 @@ from deal_ros.filters.depth_edges import (
     depth_edges_with_sides,
     nearer_side,
 )
-from deal_ros.filters.noise import NOISE_STRENGTHS, DepthNoiseConfig, add_depth_noise, realsense_like
+from deal_ros.filters.noise import DepthNoiseConfig, add_depth_noise, realsense_like
 from deal_ros.filters.pamr import PamrConfig, pamr
 from deal_ros.filters.sobel import sobel_gradients, sobel_magnitude
 from deal_ros.filters.validity import depth_validity, erode_validity, masked_resize
 
 __all__ = [
     "GATE_ZERO",
-    "NOISE_STRENGTHS",
     "PLANE_FREE",
     "DepthEdgeConfig",
     "DepthNoiseConfig",

@@ -94,10 +94,6 @@ def realsense_like(strength: float = 1.0) -> DepthNoiseConfig:
     )
 
 
-NOISE_STRENGTHS: dict[str, float] = {"none": 0.0, "mild": 0.5, "realistic": 1.0, "strong": 2.0, "extreme": 4.0}
-"""Named strengths for recipes and tables."""
-
-
 def add_depth_noise(depth_m: FloatImage, config: DepthNoiseConfig, rng: np.random.Generator) -> FloatImage:
     """Degrade a depth image as ``config`` says. Readings get lost, never found: 0 stays 0.
 

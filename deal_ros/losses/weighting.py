@@ -22,11 +22,11 @@ class LossWeightConfig:
     """Schedule of λ. An auxiliary loss must not swamp the classifier that gives class maps their meaning.
 
     Args:
-        mode: ``constant``, λ = ``value``; ``warmup``, the same reached linearly over ``warmup_steps``;
-            ``gradient_ratio``, λ such that λ·|∂auxiliary|/|∂main| at the class maps is ``value``, and it may warm up.
+        mode: ``constant``, λ = ``value``; ``gradient_ratio``, λ such that λ·|∂auxiliary|/|∂main| at the class maps is
+            ``value``.
         value: λ, or the target ratio, >= 0.
         start_step: λ is 0 before this optimiser step.
-        warmup_steps: steps from 0 to the full value, counted from ``start_step``; 0 is none.
+        warmup_steps: steps in which it grows linearly to the full value, counted from ``start_step``; 0 is none.
         ema: decay of the running means of both gradient norms, [0, 1). 0.9 in our experiments.
         max_weight: λ never exceeds this in ``gradient_ratio``, so that a vanishing auxiliary gradient is not blown up.
         map_tolerance: how far classification mAP, in [0, 1], may fall below its reference before the gate acts;
@@ -38,7 +38,7 @@ class LossWeightConfig:
         ValueError: if a field is outside its range.
     """
 
-    mode: Literal["constant", "warmup", "gradient_ratio"] = "constant"
+    mode: Literal["constant", "gradient_ratio"] = "constant"
     value: float = 1.0
     start_step: int = 0
     warmup_steps: int = 0
@@ -50,14 +50,12 @@ class LossWeightConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        if self.mode not in ("constant", "warmup", "gradient_ratio"):
-            raise ValueError(f"mode must be constant, warmup or gradient_ratio, got {self.mode!r}")
+        if self.mode not in ("constant", "gradient_ratio"):
+            raise ValueError(f"mode must be constant or gradient_ratio, got {self.mode!r}")
         if not (self.value >= 0 and math.isfinite(self.value)):
             raise ValueError(f"value must be >= 0 and finite, got {self.value}")
         if self.start_step < 0 or self.warmup_steps < 0:
             raise ValueError(f"start_step and warmup_steps must be >= 0, got {self.start_step} and {self.warmup_steps}")
-        if self.mode == "warmup" and self.warmup_steps == 0:
-            raise ValueError("mode warmup must have warmup_steps > 0, got 0; or choose mode constant")
         if not 0 <= self.ema < 1:
             raise ValueError(f"ema must be in [0, 1), got {self.ema}")
         if not self.max_weight > 0:

@@ -14,9 +14,10 @@ from engine_scenes import CLASSES, SIZE, MemoryDataset, cam_config, label_config
 from torch.nn import functional as F
 
 from deal_ros.datasets.base import DatasetError
+from deal_ros.datasets.views import spread
 from deal_ros.engine.checkpoint import CheckpointError
 from deal_ros.engine.distributed import Ranks, alone
-from deal_ros.engine.evaluate import EvaluateConfig, MapScores, evaluate_cam, evaluate_labels, evaluate_student, spread
+from deal_ros.engine.evaluate import EvaluateConfig, MapScores, evaluate_cam, evaluate_labels, evaluate_student
 from deal_ros.engine.label_folder import LabelFolder, read_map, write_index, write_map
 from deal_ros.engine.loader import FrameSource, LoaderConfig
 from deal_ros.engine.progress import Cancelled, ignore_progress, never_stop

@@ -43,7 +43,7 @@ def test_constant():
 
 
 def test_warmup_is_linear_and_ends_at_the_value():
-    weight = LossWeight(LossWeightConfig(mode="warmup", value=2.0, start_step=10, warmup_steps=4))
+    weight = LossWeight(LossWeightConfig(value=2.0, start_step=10, warmup_steps=4))
     assert [weight(step) for step in (9, 10, 11, 12, 13, 14)] == [0, 0.5, 1.0, 1.5, 2.0, 2.0]
 
 
@@ -179,10 +179,9 @@ def test_foreign_state_is_refused():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mode": "cosine"}, "mode must be constant, warmup or gradient_ratio"),
+        ({"mode": "cosine"}, "mode must be constant or gradient_ratio"),
         ({"value": -1}, "value must be >= 0"),
         ({"value": math.inf}, "value must be >= 0 and finite"),
-        ({"mode": "warmup"}, "warmup_steps > 0"),
         ({"start_step": -1}, "start_step and warmup_steps"),
         ({"ema": 1.0}, r"ema must be in \[0, 1\)"),
         ({"max_weight": 0}, "max_weight must be positive"),

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from deal_ros.engine.evaluate import EvaluateConfig, evaluate_cam, evaluate_labels, spread
+from deal_ros.datasets.views import spread
+from deal_ros.engine.evaluate import EvaluateConfig, evaluate_cam, evaluate_labels
 from deal_ros.engine.label_folder import LabelFolder
 from deal_ros.engine.pseudo_label import CamMaker
 from deal_ros.engine.recipe import Recipe
@@ -113,7 +114,7 @@ def show_sheet(shows: Sequence[Show], classes: tuple[str, ...], path: Path, view
     for show in shows:
         complete = sorted(show.rgb.keys() & show.masks.keys() & show.truths.keys())
         row: list[NDArray[np.uint8]] = []
-        for position in spread(list(range(len(complete))), views):
+        for position in spread(range(len(complete)), views):
             stamp = complete[position]
             rgb = show.rgb[stamp]
             row += [rgb, overlay(rgb, show.masks[stamp], classes), overlay(rgb, show.truths[stamp], classes)]
