@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import sys
 import termios
 import time
@@ -19,6 +20,7 @@ from typing import Any
 import rclpy
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -29,6 +31,10 @@ from deal_ros.ros.qos import LATCHED
 from deal_ros.ros.run import end_process, leave_graph
 
 _REDRAW_S = 0.25
+_REPEAT_S = 1.0
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LEAVE_S = 1.0
+"""Time for the collector to hear that nothing is in view any more."""
 
 
 class LabelTerminal(Node):
@@ -43,6 +49,8 @@ class LabelTerminal(Node):
         super().__init__("label_terminal")
         self._board = board
         self._published: str | None = None
+        self._published_at = 0.0
+        self._heard = False
         self._labels = self.create_publisher(String, "labels", LATCHED)
         self.create_subscription(String, "collection/status", self._on_status, LATCHED)
         self._collector_services = {
@@ -50,10 +58,28 @@ class LabelTerminal(Node):
         }
 
     def publish(self, text: str) -> None:
-        """Publish the labels if they changed."""
+        """Publish the labels when they change, and once a second until the collector says that it has them.
+
+        A collector that is not discovered yet, or does not listen to what is latched, would go on with older labels.
+        Once it has heard, others may speak.
+        """
+        now = time.monotonic()
         if text != self._published:
-            self._published = text
-            self._labels.publish(String(data=text))
+            self._heard = False
+        elif self._heard or now - self._published_at < _REPEAT_S:
+            return
+        self._published, self._published_at = text, now
+        self._labels.publish(String(data=text))
+
+    def leave(self) -> None:
+        """Say that nothing is in view, and wait a moment until the collector has heard it."""
+        self._published = None
+        self.publish("")
+        until = time.monotonic() + _LEAVE_S
+        while not self._heard and time.monotonic() < until and self._labels.get_subscription_count():
+            rclpy.spin_once(self, timeout_sec=0.05)
+            self.publish("")
+        time.sleep(0.2)  # let it out before the publisher goes, to whoever else listens
 
     def call(self, name: str) -> None:
         """Call a service of the collector; its answer appears on the board."""
@@ -73,10 +99,12 @@ class LabelTerminal(Node):
             return
         if isinstance(status, dict):
             self._board.learn(status)
+            labels = status.get("labels")
+            self._heard |= isinstance(labels, list) and ", ".join(map(str, labels)) == self._published
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run until q or Ctrl-C; then nothing is in view any more."""
+    """Run until q, Ctrl-C, or the terminal is closed; then nothing is in view any more."""
     arguments = list(sys.argv[1:] if args is None else args)
     parser = argparse.ArgumentParser(prog="deal label", description=__doc__)
     parser.add_argument("--classes", default="", help="comma-separated; default: those of the running collector")
@@ -91,19 +119,28 @@ def main(args: Sequence[str] | None = None) -> int:
     except ValueError as error:
         print(f"deal label: {error}", file=sys.stderr)
         return 2
-    rclpy.init(args=["label_terminal", *arguments])
+    # rclpy's own handlers shut the context down at once, and the last word could not be said any more.
+    rclpy.init(args=["label_terminal", *arguments], signal_handler_options=SignalHandlerOptions.NO)
     node = LabelTerminal(board, options.collector)
     try:
+        for number in _ENDING:
+            if signal.getsignal(number) != signal.SIG_IGN:  # as nohup sets SIGHUP
+                signal.signal(number, _interrupt)
         with _keys() as read_key:
             _loop(node, board, read_key)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except (KeyboardInterrupt, ExternalShutdownException, OSError):  # OSError: the terminal is gone
         pass
     finally:
         if rclpy.ok():
-            node.publish("")
-            time.sleep(0.2)  # let it out before the publisher goes
+            node.leave()
         leave_graph(node, rclpy.get_global_executor())
     return 0
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    for other in _ENDING:
+        signal.signal(other, signal.SIG_IGN)  # a second one must not cut off the last word
+    raise KeyboardInterrupt
 
 
 def _loop(node: LabelTerminal, board: LabelBoard, read_key: Any) -> None:
@@ -139,13 +176,14 @@ def _keys() -> Iterator[Any]:
 
         def read_key() -> str:
             ready, _, _ = select.select([terminal], [], [], 0)
-            return os.read(terminal, 1).decode("ascii", "replace") if ready else ""
+            return os.read(terminal, 1).decode("ascii", "replace") or "\x04" if ready else ""
 
         yield read_key
     finally:
-        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
-        sys.stdout.write("\x1b[?25h\r\n")
-        sys.stdout.flush()
+        with contextlib.suppress(OSError, termios.error):  # the terminal may be gone
+            termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+            sys.stdout.write("\x1b[?25h\r\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":

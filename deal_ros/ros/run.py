@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import logging
 import os
@@ -113,5 +114,6 @@ def end_process(code: int) -> NoReturn:
     """Leave now: everything is closed, and tearing torch and DDS down in Python would take another second."""
     logging.shutdown()
     for stream in (sys.stdout, sys.stderr):
-        stream.flush()
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            stream.flush()
     os._exit(code)
