@@ -65,7 +65,9 @@ _COLOR_LAYOUTS: dict[str, tuple[type, int, int | None]] = {
     "16UC1": (np.uint16, 1, cv2.COLOR_GRAY2RGB),
 }
 """Colour encodings decoded here: sample type, channels, conversion. 16-bit ones keep their upper byte."""
-_LONG_TAIL = ("bayer_", "yuv", "uyvy", "yuyv", "nv12", "nv21")
+_LONG_TAIL = ("bayer_", "yuv", "uyvy", "yuyv")
+_SEMI_PLANAR = {"nv12": cv2.COLOR_YUV2RGB_NV12, "nv21": cv2.COLOR_YUV2RGB_NV21}
+"""A plane of luma, then one of half the height with both chromas in turn; ``step`` bytes a row in either."""
 _NIBBLES_AT_ONCE = 1 << 20
 
 
@@ -87,6 +89,8 @@ def decode_color(message: Any, long_tail: Callable[[Any], Any] | None = None) ->
     encoding = str(message.encoding)
     if encoding.lower().startswith(_LONG_TAIL):
         return _decode_long_tail(message, long_tail or _by_rosbags_image)
+    if encoding.lower() in _SEMI_PLANAR:
+        return _decode_semi_planar(message, _SEMI_PLANAR[encoding.lower()])
     if encoding not in _COLOR_LAYOUTS:
         raise ImageError(
             f"colour encoding must be one of {', '.join(_COLOR_LAYOUTS)}, a Bayer or a YUV one, got {encoding[:40]!r}"
@@ -259,6 +263,18 @@ def _fill_runs(values: NDArray[np.int32], pixels: int) -> NDArray[np.uint16]:
     # Sums wrap as the 16-bit depth does.
     depth[nonzero] = np.cumsum(((deltas >> 1) ^ -(deltas & 1)).astype(np.uint16), dtype=np.uint16)
     return depth
+
+
+def _decode_semi_planar(message: Any, conversion: int) -> NDArray[np.uint8]:
+    height, width = int(message.height), int(message.width)
+    check_size(height, width)
+    if height % 2 or width % 2:
+        raise ImageError(f"{message.encoding} needs even height and width, got {height} x {width}")
+    planes = SimpleNamespace(
+        height=height * 3 // 2, width=width, step=message.step, is_bigendian=False, data=message.data
+    )
+    pixels = np.ascontiguousarray(raw_view(planes, np.dtype(np.uint8), 1))
+    return np.asarray(cv2.cvtColor(pixels, conversion), np.uint8)
 
 
 def _decode_long_tail(message: Any, convert: Callable[[Any], Any]) -> NDArray[np.uint8]:

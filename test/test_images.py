@@ -173,6 +173,34 @@ def test_bayer_finds_the_colour(encoding) -> None:
     np.testing.assert_array_equal(found[4:-4, 4:-4].reshape(-1, 3), np.tile([200, 120, 40], (64, 1)))
 
 
+@pytest.mark.parametrize("padding", [0, 10])
+@pytest.mark.parametrize("encoding", ["nv12", "nv21"])
+def test_semi_planar_yuv_keeps_size_and_colours(encoding: str, padding: int) -> None:
+    """As sensor_msgs has it: height rows of luma, then half as many of both chromas, each of step bytes."""
+    rgb = np.zeros((48, 64, 3), np.uint8)
+    rgb[:, :32], rgb[:, 32:], rgb[:24] = (255, 0, 0), (0, 0, 255), (10, 200, 60)
+    planar = cv2.cvtColor(rgb, cv2.COLOR_RGB2YUV_I420).reshape(-1)
+    u, v = planar[48 * 64 :].reshape(2, 24, 32)
+    chroma = np.stack([u, v] if encoding == "nv12" else [v, u], axis=-1).reshape(24, 64)
+    rows = np.pad(np.vstack([planar[: 48 * 64].reshape(48, 64), chroma]), ((0, 0), (0, padding)))
+    message = SimpleNamespace(
+        height=48, width=64, encoding=encoding, is_bigendian=0, step=64 + padding, data=rows.tobytes()
+    )
+    np.testing.assert_allclose(decode_color(message), rgb, atol=4)
+    message.data = message.data[: (64 + padding) * 48]
+    with pytest.raises(ImageError, match=r"data must have .* for 72 rows"):
+        decode_color(message)
+    message.height = 47
+    with pytest.raises(ImageError, match=r"nv.. needs even height and width, got 47 x 64"):
+        decode_color(message)
+
+
+def test_yuv_that_nobody_decodes_is_refused() -> None:
+    message = SimpleNamespace(height=48, width=64, encoding="nv24", is_bigendian=0, step=64, data=bytes(3 * 48 * 64))
+    with pytest.raises(ImageError, match="got 'nv24'"):
+        decode_color(message)
+
+
 def test_yuv_grey() -> None:
     pytest.importorskip("rosbags.image")
     pixels = np.full((8, 8, 2), 128, np.uint8)
