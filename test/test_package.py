@@ -21,8 +21,8 @@ from deal_ros.students import read_bundle
 ROOT = Path(__file__).resolve().parents[1]
 NODES = ("camera_simulator", "sample_collector", "trainer", "segmenter")
 
-# import name → rosdep key or package of the ROS index; None: no rosdep key exists, so it is optional and its absence
-# has a clear error (extras in setup.py).
+# import name → rosdep key or package of the ROS index; None: no usable rosdep key exists, so pip brings it, or it is
+# optional and its absence has a clear error (extras in setup.py).
 KEYS = {
     "cv2": "python3-opencv",
     "matplotlib": "python3-matplotlib",
@@ -32,10 +32,10 @@ KEYS = {
     "rosbags": "python3-rosbags-pip",
     "scipy": "python3-scipy",
     "timm": "python3-timm-pip",
-    "torch": "python3-torch",
-    "torchvision": "python3-torchvision",
     "tqdm": "python3-tqdm",
     "yaml": "python3-yaml",
+    "torch": None,  # rosdep has keys, of apt packages that are too old or missing: package.xml says more
+    "torchvision": None,  # likewise
     "huggingface_hub": None,  # comes with timm
     "safetensors": None,  # comes with timm
     "lz4": None,  # comes with rosbags
@@ -122,6 +122,13 @@ def test_every_import_is_declared(manifest):
             continue
         wrong.append(f"{path.relative_to(ROOT)} imports {name}: no <exec_depend>{key}</exec_depend> in package.xml")
     assert not wrong, "\n".join(wrong)
+
+
+def test_rosdep_is_not_asked_for_torch(manifest, setup_arguments):
+    """`rosdep install` would end at a package that Ubuntu 24.04 does not have, or bring 22.04's torch 1.8."""
+    assert not [element.text for element in manifest.iter() if (element.text or "").startswith("python3-torch")]
+    assert "torch>=2.5" in setup_arguments["install_requires"]
+    assert "'torch>=2.5' torchvision" in (ROOT / "docs" / "on_your_robot.md").read_text()
 
 
 def test_no_declared_dependency_is_unused(manifest):
