@@ -226,10 +226,14 @@ class SampleStore:
             StoreError: if the line is broken.
         """
         row = self._row(index)
+        where = f"{self.path}/samples.jsonl: byte {row['offset']}"
         try:
-            return Entry.from_line(read_line(self._file, int(row["offset"])))
+            line = read_line(self._file, int(row["offset"]))
+            if not line:
+                raise StoreError(f"{where}: sample {index} has been undone since the store was opened; begin anew")
+            return Entry.from_line(line)
         except (LineError, OSError) as error:
-            raise StoreError(f"{self.path}/samples.jsonl: byte {row['offset']}: {error}") from error
+            raise StoreError(f"{where}: {error}") from error
 
     def entries(self) -> Iterator[Entry]:
         """All lines in order, in constant memory."""

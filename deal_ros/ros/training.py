@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deal_ros.datasets.store import SampleStore
 from deal_ros.ros.child import Child, missing_samples, training_command
 from deal_ros.ros.models import confine
 
@@ -86,6 +87,17 @@ def last_bundle(models_folder: Path) -> Path | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None  # nothing trained yet, or a damaged note
     return path if path.is_dir() else None
+
+
+def _has_what_it_began_with(run: Path, store: Path) -> bool:
+    """Whether the store still has the newest sample that a run began with; what is undone is always the newest."""
+    note = run / "data.json"
+    if not note.is_file():
+        return True  # it did not get that far
+    newest = json.loads(note.read_text(encoding="utf-8"))["ends"][-1]
+    with SampleStore.open(store) as samples:
+        names = (samples.sample_id(index) for index in range(len(samples) - 1, -1, -1))
+        return next((name == newest for name in names if name <= newest), False)  # ids ascend
 
 
 class Training:
@@ -258,10 +270,14 @@ class Training:
     def _finish(self, state: str, message: str) -> None:
         self._status.state, self._status.message, self._status.eta_s = state, message, None
         self._status.elapsed_s = round(time.monotonic() - self._started_at, 1)
-        if self._note is not None:
+        if self._note is None:
+            return
+        done = {"bundle": self._status.bundle} if state == DONE else {}
+        try:
             note = json.loads(self._note.read_text(encoding="utf-8")) if self._note.is_file() else {}
-            done = {"bundle": self._status.bundle} if state == DONE else {}
             self._write_note(self._note, {**note, "state": state, **done})
+        except (OSError, ValueError, TypeError) as error:  # the training's end is worth more than its note
+            self._status.message += f"; {self._note} cannot be written, nobody will know of it after a restart: {error}"
 
     def _on_report(self, report: dict[str, Any]) -> None:
         with self._lock:
@@ -297,9 +313,9 @@ class Training:
                 last = json.loads(note.read_text(encoding="utf-8"))
                 unfinished = last["state"] != DONE and all(last[key] == value for key, value in request.items())
                 run = folder / Path(last["run"]).name
-                if unfinished and run.is_dir():
+                if unfinished and run.is_dir() and _has_what_it_began_with(run, Path(request["store"])):
                     return run, True
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, IndexError):
                 pass  # a damaged note costs a resumption, not the training
         name = time.strftime("run-%Y%m%d-%H%M%S")
         run = folder / name

@@ -40,6 +40,16 @@ def test_a_store_that_nobody_closes_gives_its_descriptors_back(tmp_path):
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
+def test_a_reader_is_told_that_a_sample_was_undone(path) -> None:
+    with SampleStore.create(path, CLASSES) as writer:
+        writer.append(frame(0))
+        writer.append(frame(1))
+        with SampleStore.open(path) as reader:
+            writer.undo(1)
+            with pytest.raises(StoreError, match="sample 1 has been undone since the store was opened"):
+                reader[1]
+
+
 def test_a_sample_comes_back_exactly(path) -> None:
     with SampleStore.create(path, CLASSES, image_format="png") as store:
         for number in range(3):

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from deal_ros.datasets.miniature import MINIATURES
+from deal_ros.datasets.store import SampleStore
 from deal_ros.ros.child import Child, training_command
 from deal_ros.ros.training import (
     CANCELLED,
@@ -145,6 +147,41 @@ def test_an_edited_recipe_is_another_run(training, tmp_path):
     wait_for(lambda: training.status().done >= 1)
     training.close()
     assert begin(training, tmp_path, COUNTING, text_of_recipe="name: edited\n").startswith("started")
+
+
+def test_a_run_is_not_resumed_when_a_sample_that_it_began_with_has_been_undone(training, tmp_path):
+    """It would be refused, again and again, as one of other data."""
+    store = MINIATURES["store"](tmp_path / "store")
+    begin(training, tmp_path, COUNTING)
+    wait_for(lambda: training.status().done >= 1)
+    training.close()
+    with SampleStore.open(store, writable=True) as samples:
+        ends = [samples.sample_id(0), samples.sample_id(len(samples) - 1)]
+        Path(training.status().run, "data.json").write_text(json.dumps({"samples": len(samples), "ends": ends}))
+        again = samples[len(samples) - 1]
+        samples.append(again)
+        assert begin(training, tmp_path, COUNTING).startswith("resumed"), "it has grown"
+        training.close()
+        samples.undo(1)
+        assert begin(training, tmp_path, COUNTING).startswith("resumed"), "what was undone came later"
+        training.close()
+        samples.undo(1)
+        samples.append(again)  # of the same number
+        assert begin(training, tmp_path, COUNTING).startswith("started")
+
+
+def test_the_end_of_a_training_is_told_though_its_note_cannot_be_written(training, tmp_path, monkeypatch):
+    begin(training, tmp_path, GOOD)
+
+    def full(self, path, note):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Training, "_write_note", full)
+    final = wait_end(training)
+    assert final.state == DONE
+    assert final.bundle == f"{final.run}/bundle"
+    assert "No space left on device" in final.message
+    assert "trainer.json cannot be written" in final.message
 
 
 def test_a_resumed_run_judges_its_pace_anew(training, tmp_path, monkeypatch):
