@@ -15,7 +15,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -152,12 +152,44 @@ def raw_view(message: Any, kind: np.dtype[Any], channels: int) -> NDArray[Any]:
     return view[..., 0] if channels == 1 else view
 
 
-def camera_matrix(info: Any) -> NDArray[np.float64] | None:
-    """Return the matrix K of a ``sensor_msgs/CameraInfo``, float64 (3, 3); None where the camera is not calibrated."""
+class Calibration(NamedTuple):
+    """Matrix K of a camera info, and the size of the images that it holds for; 0 × 0 where the driver does not say.
+
+    Args:
+        matrix: float64 (3, 3), pixels.
+        height, width: pixels.
+    """
+
+    matrix: NDArray[np.float64]
+    height: int
+    width: int
+
+    def matrix_for(self, height: int, width: int) -> NDArray[np.float64] | None:
+        """Return K for images of another size of the same shape; ``None`` where a crop or a stretch has no one answer.
+
+        Pixel centres have whole coordinates: u becomes (u + ½)·s − ½.
+        """
+        if not self.height or not self.width:
+            return self.matrix
+        if abs(width * self.height - height * self.width) > max(self.height, self.width):  # by more than a pixel
+            return None
+        scale = np.array([[width / self.width], [height / self.height]])
+        matrix = self.matrix.copy()
+        matrix[:2] *= scale
+        matrix[:2, 2:] += (scale - 1) / 2
+        return matrix
+
+
+def calibration(info: Any) -> Calibration | None:
+    """Read a ``sensor_msgs/CameraInfo``; ``None`` where the camera is not calibrated."""
     values = np.asarray(info.k, np.float64)
     if values.size != 9 or not np.isfinite(values).all() or values[0] <= 0 or values[4] <= 0:
         return None
-    return values.reshape(3, 3).copy()
+    matrix, roi = values.reshape(3, 3).copy(), info.roi
+    if not (roi.width and roi.height):  # all of the image
+        return Calibration(matrix, int(info.height), int(info.width))
+    matrix[:2, 2] -= roi.x_offset, roi.y_offset
+    return Calibration(matrix, int(roi.height), int(roi.width))
 
 
 def stamp_ns(header: Any) -> int:

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from deal_ros.datasets.bag_fleet import sequence_names
 from deal_ros.datasets.bag_frames import DecodedFrame, RawFrame, decode_frame, printable
@@ -41,7 +40,7 @@ from deal_ros.datasets.keyframes import KeyframeSelector
 from deal_ros.datasets.mcap_stream import DamageError, RawMessage
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.store_files import EncodedSample
-from deal_ros.images import ImageError, camera_matrix
+from deal_ros.images import Calibration, ImageError, calibration
 from deal_ros.labels import LabelError
 from deal_ros.pairing import DEPTH, RGB, Pair, StampPairer
 
@@ -199,8 +198,8 @@ class _BagImport:
         self.report = ImportReport(str(bag.path), self.sequence)
         self.pairer = StampPairer(config.pairing)
         self.selector = KeyframeSelector(config.keyframes)
-        self.matrix: NDArray[np.float64] | None = None
-        self.matrix_bytes = b""
+        self.calibration: Calibration | None = None
+        self.calibration_bytes = b""
         self.window: deque[_Candidate] = deque()
         self.likely: tuple[int, frozenset[str]] | None = None
         self.pending: list[Future[EncodedSample]] = []
@@ -262,7 +261,7 @@ class _BagImport:
             labels = self.labels.at(message.log_ns)
             if isinstance(self.labels, TopicLabels) and self.labels.precedes(message.stamp_ns):
                 labels = None
-            self._decide(self.pairer.add(RGB, message.stamp_ns, (message, labels, self.matrix)))
+            self._decide(self.pairer.add(RGB, message.stamp_ns, (message, labels, self.calibration)))
         elif message.topic == topics.depth:
             self._decide(self.pairer.add(DEPTH, message.stamp_ns, message))
         elif message.topic == topics.camera_info:
@@ -277,10 +276,10 @@ class _BagImport:
     def _calibrate(self, message: RawMessage) -> None:
         try:
             data = message.data
-            if data[12:] == self.matrix_bytes:  # all but the encapsulation and the stamp
+            if data[12:] == self.calibration_bytes:  # all but the encapsulation and the stamp
                 return
-            self.matrix_bytes = data[12:]
-            self.matrix = camera_matrix(deserialize(data, self.types[self.topics.camera_info]))
+            self.calibration_bytes = data[12:]
+            self.calibration = calibration(deserialize(data, self.types[self.topics.camera_info]))
         except (BagError, DamageError) as error:
             self._problem("bad_camera_info", error)
 
@@ -288,12 +287,12 @@ class _BagImport:
         for pair in pairs:
             place = (pair.offset_ns / 1e6 + self.slop_ms) / (2 * self.slop_ms)
             self.counts[min(HISTOGRAM_BINS - 1, max(0, int(place * HISTOGRAM_BINS)))] += 1
-            rgb, labels, matrix = pair.rgb
+            rgb, labels, calibrated = pair.rgb
             if not labels:
                 self.report.frames["not_labelled"] += 1
                 continue
             kinds = self.types[self.topics.rgb], self.types[self.topics.depth]
-            raw = RawFrame(rgb, pair.depth, *kinds, pair.stamp_ns, labels, matrix, self.topics.rgb)
+            raw = RawFrame(rgb, pair.depth, *kinds, pair.stamp_ns, labels, calibrated, self.topics.rgb)
             self.window.append(_Candidate(raw))
             if self._likely_due(raw):
                 self._start(self.window[-1])

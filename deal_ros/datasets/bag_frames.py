@@ -7,15 +7,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from deal_ros.datasets.bag_reader import deserialize
 from deal_ros.datasets.keyframes import FrameTraits, measure
 from deal_ros.datasets.mcap_stream import RawMessage
 from deal_ros.images import (
     DEPTH_HEADER_BYTES,
     MILLIMETRE,
+    Calibration,
     ImageError,
     decode_color,
     decode_depth,
@@ -35,7 +33,7 @@ class RawFrame:
         depth_type: message type of depth.
         stamp_ns: colour's stamp.
         labels: classes in view.
-        camera_matrix: float64 (3, 3) or None.
+        calibration: of the camera, or None.
         source: the colour topic.
     """
 
@@ -45,7 +43,7 @@ class RawFrame:
     depth_type: str
     stamp_ns: int
     labels: frozenset[str]
-    camera_matrix: NDArray[np.float64] | None
+    calibration: Calibration | None
     source: str
 
 
@@ -73,11 +71,12 @@ def decode_frame(raw: RawFrame, image_format: str, depth_unit_m: float) -> Decod
         ValueError: if the sizes of colour and depth differ.
     """
     color, depth = deserialize(raw.rgb.data, raw.rgb_type), deserialize(raw.depth.data, raw.depth_type)
+    rgb = decode_color(color)
     sample = Sample(
-        rgb=decode_color(color),
+        rgb=rgb,
         depth_m=decode_depth(depth),
         labels=raw.labels,
-        camera_matrix=raw.camera_matrix,
+        camera_matrix=None if raw.calibration is None else raw.calibration.matrix_for(*rgb.shape[:2]),
         stamp_ns=raw.stamp_ns,
         frame_id=printable(str(color.header.frame_id))[:256],
         source=raw.source,

@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -39,8 +40,15 @@ class Labelled(NamedTuple):
     labels: frozenset[str]
     sequence: str
 
-    def to_sample(self, camera_matrix: NDArray[np.float64] | None, max_depth_m: float, source: str) -> Sample:
+    def to_sample(
+        self, matrix_for: Callable[[int, int], NDArray[np.float64] | None], max_depth_m: float, source: str
+    ) -> Sample:
         """Decode both images; farther depth than ``max_depth_m`` becomes 0, no return.
+
+        Args:
+            matrix_for: gives the camera matrix for images of a height and width.
+            max_depth_m: depth beyond it is not trusted.
+            source: where the frame came from.
 
         Raises:
             ImageError: if a message cannot be decoded.
@@ -48,11 +56,12 @@ class Labelled(NamedTuple):
         """
         depth_m = decode_depth(self.pair.depth)
         depth_m[depth_m > max_depth_m] = 0
+        rgb = decode_color(self.pair.rgb)
         return Sample(
-            rgb=decode_color(self.pair.rgb),
+            rgb=rgb,
             depth_m=depth_m,
             labels=self.labels,
-            camera_matrix=camera_matrix,
+            camera_matrix=matrix_for(*rgb.shape[:2]),
             stamp_ns=self.pair.stamp_ns,
             frame_id=self.pair.rgb.header.frame_id,
             source=source,
@@ -86,7 +95,6 @@ class Collection:
         self.selector = selector
         self.limits = limits
         self.enabled = True
-        self.problem = ""
         self.skipped: Counter[str] = Counter()
         self.stored = 0
         self.last_id = ""
@@ -95,6 +103,7 @@ class Collection:
         self._labels: frozenset[str] = frozenset()
         self._sequence = ""
         self._disk: tuple[float, float] = (-_DISK_CHECK_S, 0.0)
+        self._unwritten = self._gone = ""
 
     @property
     def labels(self) -> frozenset[str]:
@@ -105,6 +114,12 @@ class Collection:
     def sequence(self) -> str:
         """Return the recording that samples go to."""
         return self._sequence
+
+    @property
+    def problem(self) -> str:
+        """Why samples cannot be written, with the remedy; empty while they can."""
+        self.disk_free_gb()  # looks whether the store is there
+        return self._gone or self._unwritten
 
     def set_labels(self, text: str, sequence: str = "") -> frozenset[str]:
         """Take the text of the ``labels`` topic.
@@ -134,7 +149,8 @@ class Collection:
         quota = self.limits.quota_per_class
         if quota and all(self.store.counts()[name] >= quota for name in self._labels):
             return "quota"
-        return "disk_floor" if self.disk_free_gb() < self.limits.min_disk_free_gb else ""
+        low = self.disk_free_gb() < self.limits.min_disk_free_gb
+        return "write_failed" if self._gone else "disk_floor" if low else ""
 
     def skip(self, reason: str) -> None:
         """Count a frame that was not looked at or not kept."""
@@ -186,10 +202,14 @@ class Collection:
             return self.store.undo(count)
 
     def disk_free_gb(self) -> float:
-        """Free space on the store's disk in 10⁹ bytes, looked up once a second at most."""
+        """Free space on the store's disk in 10⁹ bytes, looked up once a second at most; 0 where it is gone."""
         checked_at, free = self._disk
         if time.monotonic() - checked_at >= _DISK_CHECK_S:
-            free = shutil.disk_usage(self.store.path).free / 1e9
+            try:
+                free, self._gone = shutil.disk_usage(self.store.path).free / 1e9, ""
+            except OSError as error:
+                free = 0.0
+                self._gone = f"{self.store.path}: the store is gone ({error.strerror}); mount it, then restart the node"
             self._disk = (time.monotonic(), free)
         return free
 
@@ -226,9 +246,9 @@ class Collection:
         try:
             self.last_id = self.store.append(sample, sequence)
         except StoreError as error:
-            self.problem = str(error)
+            self._unwritten = str(error)
             self.skip("write_failed")
             raise
-        self.problem = ""
+        self._unwritten = ""
         self.stored += 1
         return self.last_id

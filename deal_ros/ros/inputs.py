@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
-from deal_ros.images import camera_matrix
+from deal_ros.images import Calibration, calibration
 from deal_ros.ros.diagnostics import WARN, Status
 from deal_ros.ros.lifecycle import PorchNode
 from deal_ros.ros.qos import MatchedSubscription
@@ -43,7 +43,9 @@ class CameraInputs:
     ) -> None:
         self._node = node
         self._on_depth = on_depth
-        self.camera_matrix: NDArray[np.float64] | None = None
+        self.calibration: Calibration | None = None
+        self._frame_ids: dict[str, str] = {}
+        self._said = ""
         compressed = node.parameters["rgb_transport"] == "compressed"
         self.rgb = self._subscribe(
             "rgb",
@@ -68,6 +70,7 @@ class CameraInputs:
             )
         elif not wanted and self.depth is not None:
             self._node.inputs.pop("depth").destroy()
+            self._frame_ids.pop("depth", None)
             self.depth = None
 
     def destroy(self) -> None:
@@ -75,6 +78,32 @@ class CameraInputs:
         for subscription in self._node.inputs.values():
             subscription.destroy()
         self._node.inputs.clear()
+
+    def camera_matrix_for(self, height: int, width: int) -> NDArray[np.float64] | None:
+        """Return K for images of a size, float64 (3, 3); ``None`` where the camera is not calibrated for such."""
+        known = self.calibration
+        if known is None:
+            return None
+        matrix = known.matrix_for(height, width)
+        if matrix is not None:
+            self._node.mended("camera_info")
+            return matrix
+        self._node.fault(
+            "camera_info",
+            f"{self.info.topic} is of {known.width} x {known.height} pixels, colour has {width} x {height}: left out;"
+            " remap rgb/camera_info to the one of the colour image",
+        )
+        return None
+
+    def doubt(self) -> str:
+        """Whether colour and depth name different frames, which need not be wrong; empty if they do not."""
+        rgb, depth = self._frame_ids.get("rgb"), self._frame_ids.get("depth")
+        if not rgb or not depth or rgb == depth:
+            return ""
+        return (
+            f"colour is in frame {rgb!r}, depth in {depth!r}: is depth registered to colour? See the drivers' table in"
+            " docs/on_your_robot.md; if it is and only named otherwise, all is well"
+        )
 
     def complaints(self) -> list[str]:
         """Say what is wrong with the inputs right now, with remedies; empty when all is well or too young to tell."""
@@ -100,6 +129,12 @@ class CameraInputs:
         """Report complaints and rates."""
         for complaint in self.complaints():
             status.report(WARN, complaint)
+        doubt = self.doubt()
+        if doubt:
+            status.report(WARN, doubt)
+            if doubt != self._said:
+                self._node.get_logger().warning(doubt)
+        self._said = doubt
         rates = {name: f"{subscription.rate_hz:.1f} Hz" for name, subscription in self._node.inputs.items()}
         status.add({"input rates": rates})
 
@@ -107,11 +142,16 @@ class CameraInputs:
         self, name: str, message_type: type, topic: str, callback: Callable[[Any], None]
     ) -> MatchedSubscription:
         reliability = self._node.parameters[f"{name}_reliability"]
+
+        def take(message: Any) -> None:
+            self._frame_ids[name] = message.header.frame_id
+            callback(message)
+
         subscription = MatchedSubscription(
-            self._node, message_type, topic, self._node.guard(callback), reliability=reliability
+            self._node, message_type, topic, self._node.guard(take), reliability=reliability
         )
         self._node.inputs[name] = subscription
         return subscription
 
     def _on_info(self, info: CameraInfo) -> None:
-        self.camera_matrix = camera_matrix(info)
+        self.calibration = calibration(info)

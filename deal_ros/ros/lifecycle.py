@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
-from deal_ros.ros.diagnostics import ERROR, DiagnosticsPublisher, Status, process_figures
+from deal_ros.ros.diagnostics import ERROR, WARN, DiagnosticsPublisher, Status, process_figures
 from deal_ros.ros.parameters import NodeParameters
 from deal_ros.ros.qos import LatchedSubscription, MatchedSubscription
 from deal_ros.ros.tables import Parameter
 
+_LOG_AGAIN_S = 2.0
 UNCONFIGURED, INACTIVE, ACTIVE, FINALIZED = "unconfigured", "inactive", "active", "finalized"
 
 
@@ -37,6 +39,8 @@ class PorchNode(LifecycleNode):
         self.inputs: dict[str, MatchedSubscription] = {}
         self.latched: LatchedSubscription | None = None
         self._failure = ""
+        self._faults: dict[str, tuple[str, float]] = {}
+        self._logged: dict[str, float] = {}
         self._steady_clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._forward = forward_logging(self)
         self.parameters = NodeParameters(
@@ -76,6 +80,26 @@ class PorchNode(LifecycleNode):
                 return arguments[1] if len(arguments) == 2 else None  # a service must return its response
 
         return guarded
+
+    def fault(self, work: str, text: str) -> None:
+        """Say what went wrong with one kind of work: in the log, and in diagnostics until :meth:`mended`.
+
+        May be called from any thread.
+        """
+        now = time.monotonic()
+        self._faults[work] = (text, now)
+        if now - self._logged.get(work, -_LOG_AGAIN_S) >= _LOG_AGAIN_S:
+            self._logged[work] = now
+            self.get_logger().error(text)
+
+    def mended(self, work: str) -> None:
+        """Forget the fault of one kind of work, which has just succeeded."""
+        self._faults.pop(work, None)
+
+    def faults(self) -> list[str]:
+        """Return what went wrong last, and how long ago, for each kind of work that has not succeeded since."""
+        now = time.monotonic()
+        return [f"{text} ({now - at:.0f} s ago)" for text, at in list(self._faults.values())]
 
     def every(self, period_s: float, callback: Callable[[], None]) -> Any:
         """Create and return a guarded timer that goes on when simulated time halts or jumps."""
@@ -159,6 +183,7 @@ class PorchNode(LifecycleNode):
                 self.get_logger().error(f"undoing it failed too: {_explain(second)}")
             return TransitionCallbackReturn.FAILURE
         self._failure = ""
+        self._faults.clear()
         self.state = reached
         self.get_logger().info(f"{name}: done")
         return TransitionCallbackReturn.SUCCESS
@@ -168,7 +193,13 @@ class PorchNode(LifecycleNode):
         if self._failure:
             status.report(ERROR, self._failure)
         status.add({"state": self.state})
-        self.diagnose(status)
+        for fault in self.faults():
+            status.report(WARN, fault)
+        try:
+            self.diagnose(status)
+        except Exception as error:  # a node that falls silent looks healthy to those who saw its last status
+            status.report(ERROR, f"diagnosis failed: {error}")
+            self.fault("diagnosis", f"diagnosis failed: {_explain(error)}")
         status.add(process_figures())
         self._diagnostics.publish(status)
 

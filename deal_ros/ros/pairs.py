@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deal_ros.images import ImageError, stamp_ns
-from deal_ros.pairing import DEPTH, RGB, Pair, PairingConfig, PairingStatistics, StampPairer
+from deal_ros.pairing import DEPTH, RGB, STREAMS, Pair, PairingConfig, PairingStatistics, StampPairer
 from deal_ros.ros import convert
 from deal_ros.ros.diagnostics import WARN, Rate, Status
 from deal_ros.ros.inputs import CameraInputs
@@ -92,8 +92,9 @@ class CameraPairs:
             convert.check_pixels(message, self._node.parameters["max_megapixels"])
         except ImageError as error:
             self.refused += 1
-            self._node.get_logger().error(f"{self._node.get_name()}: {error}", throttle_duration_sec=2.0)
+            self._node.fault(STREAMS[stream], f"{STREAMS[stream]} refused: {error}")
             return
+        self._node.mended(STREAMS[stream])
         for pair in self._pairer.add(stream, stamp_ns(message.header), message):
             self._paired_at = time.monotonic()
             self._rate.count()

@@ -128,6 +128,69 @@ def test_bad_input_is_named_and_the_node_stays_up(graph, tmp_path):
     graph.wait(lambda: status()["total"] > stored, "the node goes on")
 
 
+def test_frames_that_are_all_refused_are_no_silence(graph, tmp_path):
+    """Depth that is not registered, in every frame: status and diagnostics must not say that all is well."""
+    node, status = start(graph, tmp_path)
+    graph.latched("labels").publish(String(data="milk"))
+    camera = Camera(graph)
+
+    def unregistered(stamp):
+        small = convert.image_message(
+            np.ones((24, 32), np.uint16), "16UC1", convert.make_header(stamp, "camera_optical")
+        )
+        camera.send(stamp=stamp, depth=small)
+
+    def refused():
+        unregistered(time.time_ns())
+        time.sleep(0.05)
+        return "register depth to colour" in status().get("message", "")
+
+    graph.wait(refused, "the reason in the status")
+    graph.wait(lambda: "register depth to colour" in graph.status(node)["message"], "and in the diagnostics")
+    assert graph.status(node)["level"] == 1
+    camera.run()
+    graph.wait(lambda: status()["total"] > 0 and not status()["message"], "a good frame mends it")
+    graph.wait(lambda: graph.status(node)["message"] == "fine", "in the diagnostics too")
+
+
+def test_camera_info_of_another_size_and_depth_of_another_frame_are_noticed(graph, tmp_path):
+    node, status = start(graph, tmp_path)
+    graph.latched("labels").publish(String(data="milk"))
+    camera = Camera(graph).run(info_size=(480, 640), depth_frame="camera_depth")
+    graph.wait(lambda: status().get("total", 0) >= 2, "samples, with a matrix for their size")
+    graph.wait(lambda: "colour is in frame 'camera_optical', depth in 'camera_depth'" in status()["message"], "doubt")
+    graph.wait(lambda: "is depth registered" in graph.status(node)["message"], "in the diagnostics too")
+    assert node.text().count("is depth registered") == 1
+    camera.stop()
+    first = settled(status)
+    camera.run(info_size=(400, 640))
+    graph.wait(lambda: "is of 640 x 400 pixels, colour has 64 x 48" in status()["message"], "a crop")
+    graph.wait(lambda: status()["total"] > first, "samples without a matrix")
+    assert "is depth registered" not in status()["message"]
+    camera.stop()
+    settled(status)
+    with SampleStore.open(tmp_path / "store") as store:
+        assert store[0].camera_matrix[0, 0] == pytest.approx(5.0)
+        assert store[len(store) - 1].camera_matrix is None
+
+
+def test_a_store_that_is_taken_away_is_said_and_may_come_back(graph, tmp_path):
+    """As when its disk is unmounted."""
+    node, status = start(graph, tmp_path)
+    graph.latched("labels").publish(String(data="milk"))
+    camera = Camera(graph).run(rate_hz=5)
+    graph.wait(lambda: status().get("total", 0) >= 1, "a sample")
+    (tmp_path / "store").rename(tmp_path / "away")
+    graph.wait(lambda: "the store is gone" in status()["message"], "the reason in the status")
+    assert status()["state"] == "write_failed"
+    graph.wait(lambda: graph.status(node)["level"] == 2, "an error in the diagnostics")
+    assert "the store is gone" in graph.status(node)["message"]
+    before = status()["total"]
+    (tmp_path / "away").rename(tmp_path / "store")
+    graph.wait(lambda: status()["total"] > before and not status()["message"], "it goes on")
+    camera.stop()
+
+
 def test_capture_undo_and_enable_answer_with_what_a_person_can_act_on(graph, tmp_path):
     node, status = start(graph, tmp_path, automatic=False)
     graph.wait(lambda: status(), "first status")

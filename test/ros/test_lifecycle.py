@@ -10,6 +10,8 @@ from ros_graph import Camera
 from std_msgs.msg import String
 
 from deal_ros.datasets.store import SampleStore
+from deal_ros.ros.lifecycle import PorchNode
+from deal_ros.ros.tables import TRAINER
 
 QUICK_S = 2.0
 
@@ -83,6 +85,18 @@ def test_a_parameter_that_cannot_be_used_ends_the_start_with_one_line(graph, tmp
     assert process.process.wait(30) == 2
     assert said in process.text()
     assert "Traceback" not in process.text()
+
+
+def test_a_diagnosis_that_fails_does_not_silence_the_node(graph):
+    class Broken(PorchNode):
+        def diagnose(self, status):
+            raise OSError("the disk is gone")
+
+    node = Broken("broken", [row for row in TRAINER if row.name in ("autostart", "diagnostics_period_s")])
+    graph.wait(lambda: node._diagnose() or "broken" in graph.diagnostics, "diagnostics")
+    assert graph.diagnostics["broken"]["level"] == 2
+    assert "the disk is gone" in graph.diagnostics["broken"]["message"]
+    node.destroy_node()
 
 
 def test_a_misspelt_parameter_is_pointed_out(graph, tmp_path):

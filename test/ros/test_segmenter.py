@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from ros_graph import BEST_EFFORT, LATCHED, Camera, counted
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 from torch import nn
 
@@ -153,6 +153,58 @@ def test_pictures_and_cloud_are_made_while_somebody_listens(graph, bundles):
     assert counted(clouds).keys() <= set(camera.stamps)
     graph.wait(lambda: counted(overlay).keys() <= counted(masks).keys(), "the mask of each picture")
     assert max(counted(overlay).values()) == max(counted(clouds).values()) == 1
+
+
+def test_frames_that_are_all_refused_are_no_silence(graph, bundles):
+    node = start(graph, bundles)
+    camera = Camera(graph, size=(48, 96))
+    masks, _ = graph.record(Image, "segmentation/mask")
+    foreign = Image(height=48, width=96, encoding="nv24", step=96, data=bytes(3 * 48 * 96))
+
+    def refused():
+        foreign.header = convert.make_header(time.time_ns(), "camera_optical")
+        camera.send(rgb=foreign)
+        time.sleep(0.05)
+        return "got 'nv24'" in graph.status(node)["message"]
+
+    graph.wait(refused, "the reason in the diagnostics")
+    assert graph.status(node)["level"] == 1
+    camera.run(rate_hz=10)
+    graph.wait(lambda: masks and graph.status(node)["message"] == "fine", "a good frame mends it")
+
+
+def test_a_cloud_that_nobody_gets_is_explained(graph, bundles):
+    node = start(graph, bundles, input_timeout_s=1.0)
+    camera = Camera(graph, size=(48, 96))
+    graph.node.destroy_publisher(camera.info)
+    camera.info = graph.node.create_publisher(CameraInfo, "elsewhere", 1)
+    graph.record(PointCloud2, "segmentation/points", BEST_EFFORT)
+    camera.run(rate_hz=10)
+    graph.wait(lambda: "no points: they need a calibrated camera's info" in graph.status(node)["message"], "no info")
+    assert "rgb/camera_info: 0.0 Hz, no publisher" in graph.status(node)["message"]
+    camera.destroy()
+    camera = Camera(graph, size=(48, 96)).run(rate_hz=10, offset_ns=50_000_000)
+    graph.wait(lambda: "no points: no depth within slop_ms" in graph.status(node)["message"], "no depth of that time")
+    camera.destroy()
+    camera = Camera(graph, size=(48, 96)).run(rate_hz=10, info_size=(48, 48))
+    graph.wait(lambda: "is of 48 x 48 pixels, colour has 96 x 48" in graph.status(node)["message"], "another size")
+    camera.destroy()
+    camera = Camera(graph, size=(48, 96)).run(rate_hz=10)
+    graph.wait(lambda: graph.status(node)["message"] == "fine", "a cloud")
+
+
+def test_frames_count_as_offered_only_while_a_model_could_segment_them(graph, bundles):
+    """Else the trainer would halt the very training that makes the first model, see min_inference_rate_hz."""
+    node = start(graph, bundles, model="")
+    Camera(graph, size=(48, 96)).run(rate_hz=10)
+    values = graph.wait(
+        lambda: (v := graph.status(node)["values"]) and int(v.get("frames received", 0)) > 20 and v, "frames"
+    )
+    assert values["frames per second"] == "0"
+    graph.latched("model").publish(String(data="always_2"))
+    graph.wait(lambda: float(graph.status(node)["values"]["frames per second"]) > 5, "a model")
+    assert graph.enable("segmenter/enable", False).success
+    graph.wait(lambda: graph.status(node)["values"]["frames per second"] == "0", "a halt")
 
 
 def test_encodings_sizes_and_broken_images_in_mid_stream(graph, bundles):

@@ -255,14 +255,14 @@ class Camera:
         depth = np.linspace(500, 1500, height, dtype=np.uint16)[:, None].repeat(width, axis=1)
         return rgb, depth
 
-    def send(self, stamp=None, offset_ns=0, rgb=None, depth=None):
+    def send(self, stamp=None, offset_ns=0, rgb=None, depth=None, info_size=None, depth_frame="camera_optical"):
         """Publish one frame; returns its stamp in ns."""
         stamp = time.time_ns() if stamp is None else stamp
         picture, metres = self.frame()
         header = convert.make_header(stamp, "camera_optical")
-        self.info.publish(convert.camera_info(np.diag([50.0, 50.0, 1.0]), self.size, header))
+        self.info.publish(convert.camera_info(np.diag([50.0, 50.0, 1.0]), info_size or self.size, header))
         self.rgb.publish(rgb if rgb is not None else convert.image_message(picture, "rgb8", header))
-        late = convert.make_header(stamp + offset_ns, "camera_optical")
+        late = convert.make_header(stamp + offset_ns, depth_frame)
         self.depth.publish(depth if depth is not None else convert.image_message(metres, "16UC1", late))
         self.sent += 1
         self.stamps.append(stamp)

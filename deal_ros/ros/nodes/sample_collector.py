@@ -18,6 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from deal_ros.datasets.keyframes import KeyframeConfig, KeyframeSelector
 from deal_ros.datasets.store import SampleStore
+from deal_ros.datasets.store_files import StoreError
 from deal_ros.labels import LabelError, exposed_before
 from deal_ros.pairing import Pair
 from deal_ros.ros.collection import Collection, CollectionError, Labelled, Limits
@@ -107,9 +108,10 @@ class SampleCollector(PorchNode):
             self._pairs.diagnose(status)
         if self._collection is None:
             return
-        state = self._collection.state()
-        if state in ("write_failed", "disk_floor"):
-            status.report(ERROR, self._collection.problem or "disk almost full: gathering stopped")
+        if self._collection.problem:
+            status.report(ERROR, self._collection.problem)
+        elif self._collection.state() == "disk_floor":
+            status.report(ERROR, "disk almost full: gathering stopped")
         if self._label_error:
             status.report(WARN, self._label_error)
         status.add(self._collection.figures(self._worker.counts.replaced if self._worker is not None else 0))
@@ -151,18 +153,26 @@ class SampleCollector(PorchNode):
         if collection is None:
             return
         if collection.selector.due(item.pair.stamp_ns, item.labels):
-            collection.offer(self._sample(item), item.sequence)
+            sample = self._sample(item)
+            self.mended("frame")
+            collection.offer(sample, item.sequence)
         else:
             collection.skip("too_soon")  # without decoding a pixel
 
     def _on_work_error(self, error: Exception) -> None:
+        if isinstance(error, StoreError):  # the collection keeps it until a sample could be written
+            self.get_logger().error(f"frame not stored: {error}", throttle_duration_sec=2.0)
+            return
         if self._collection is not None and isinstance(error, ValueError):
             self._collection.skip("bad_image")
-        self.get_logger().error(f"frame not stored: {error}", throttle_duration_sec=2.0)
+        self.fault("frame", f"frame not stored: {error}")
 
     def _sample(self, item: Labelled) -> Sample:
-        matrix = self._pairs.inputs.camera_matrix if self._pairs is not None else None
-        return item.to_sample(matrix, self.parameters["max_depth_m"], self.resolve_topic_name("rgb/image"))
+        pairs = self._pairs
+        if pairs is None:
+            raise CollectionError("the collector has been deactivated")
+        source = self.resolve_topic_name("rgb/image")
+        return item.to_sample(pairs.inputs.camera_matrix_for, self.parameters["max_depth_m"], source)
 
     def _capture(self) -> str:
         if self._collection is None or self.state != ACTIVE:
@@ -196,7 +206,9 @@ class SampleCollector(PorchNode):
             return
         rate = self._pairs.rate_hz if self._pairs is not None else 0.0
         complaint = self._pairs.complaint() if self._pairs is not None else ""
-        message = self._collection.problem or self._label_error or complaint
+        doubt = self._pairs.inputs.doubt() if self._pairs is not None else ""
+        wrong = [self._collection.problem, self._label_error, *self.faults(), complaint, doubt]
+        message = "; ".join(dict.fromkeys(filter(None, wrong)))
         text = self._collection.to_json(active=self.state == ACTIVE, pair_rate_hz=round(rate, 2), message=message)
         self._status.publish(String(data=text))
         if complaint and time.monotonic() - self._warned_at > self.parameters["input_timeout_s"]:

@@ -50,6 +50,7 @@ class Segmenter(PorchNode):
         self._enabled = True
         self._refusal = ""
         self._latency_ms, self._frames = Window(), Rate()
+        self._points_at = 0.0
         self.create_service(SetBool, "~/enable", self.guard(self._enable))
         self.create_service(Trigger, "~/reload", self.trigger(self._reload))
         self.every(0.5, self._follow_demand)
@@ -128,6 +129,8 @@ class Segmenter(PorchNode):
             status.report(WARN, model.note)
         if self._refusal:
             status.report(WARN, self._refusal)
+        if pointless := self._why_no_points():
+            status.report(WARN, pointless)
         median, p95 = self._latency_ms.percentiles(50, 95)
         if p95 is not None and p95 > self.parameters["warn_latency_ms"]:
             status.report(WARN, f"latency p95 is {p95:.0f} ms, see warn_latency_ms")
@@ -147,7 +150,6 @@ class Segmenter(PorchNode):
         if core is None or worker is None:
             return
         core.received += 1
-        self._frames.count()
         if not self._enabled:
             core.drop("disabled")
             return
@@ -155,8 +157,11 @@ class Segmenter(PorchNode):
             convert.check_pixels(message, self.parameters["max_megapixels"])
         except ImageError as error:
             core.drop("bad_image")
-            self.get_logger().error(f"image refused: {error}", throttle_duration_sec=2.0)
+            self.fault("rgb", f"rgb refused: {error}")
             return
+        self.mended("rgb")
+        if core.models.running is not None:
+            self._frames.count()  # what the trainer yields to: frames that could have got a mask
         worker.offer(message)
 
     def _on_depth(self, message: Any) -> None:
@@ -165,8 +170,9 @@ class Segmenter(PorchNode):
         try:
             convert.check_pixels(message, self.parameters["max_megapixels"])
         except ImageError as error:
-            self.get_logger().error(f"depth image refused: {error}", throttle_duration_sec=2.0)
+            self.fault("depth", f"depth refused: {error}")
             return
+        self.mended("depth")
         self._core.remember_depth(message)
 
     def _work(self, message: Any) -> None:
@@ -176,6 +182,7 @@ class Segmenter(PorchNode):
         result = core.segment(message)
         if result is None:
             return
+        self.mended("mask")
         frame, model, swapped = result
         if swapped:
             outputs.announce(model.classes, self.parameters["min_confidence"])
@@ -195,16 +202,20 @@ class Segmenter(PorchNode):
             return
         try:
             if inputs.depth is not None and outputs.points_wanted:
-                frame = dataclasses.replace(frame, depth_m=core.depth_of(frame), camera_matrix=inputs.camera_matrix)
+                matrix = inputs.camera_matrix_for(*frame.mask.shape)
+                frame = dataclasses.replace(frame, depth_m=core.depth_of(frame), camera_matrix=matrix)
             outputs.publish_pictures(frame, classes, self.parameters["overlay_alpha"])
+            self.mended("pictures")
+            if frame.depth_m is not None and frame.camera_matrix is not None:
+                self._points_at = time.monotonic()
         finally:
             time.sleep(time.monotonic() - began)  # at most half of the time: masks need the interpreter, too
 
     def _on_paint_error(self, error: Exception) -> None:
-        self.get_logger().error(f"mask without pictures: {error}", throttle_duration_sec=2.0)
+        self.fault("pictures", f"mask without pictures: {error}")
 
     def _on_work_error(self, error: Exception) -> None:
-        self.get_logger().error(f"frame without mask: {error}", throttle_duration_sec=2.0)
+        self.fault("mask", f"frame without mask: {error}")
 
     def _follow_demand(self) -> None:
         if self._inputs is not None and self._outputs is not None and self._core is not None:
@@ -212,6 +223,17 @@ class Segmenter(PorchNode):
             self._inputs.want_depth(wanted)
             if not wanted:
                 self._core.forget_depth()
+
+    def _why_no_points(self) -> str:
+        """Say what a cloud that somebody listens to has lacked for too long; empty while there is one."""
+        inputs, patience_s = self._inputs, self.parameters["input_timeout_s"]
+        if inputs is None or inputs.depth is None or self._core is None or not self._core.masks.per_second():
+            return ""
+        if min(inputs.depth.age_s, time.monotonic() - self._points_at) < patience_s:
+            return ""
+        if inputs.calibration is None:
+            return f"no points: they need a calibrated camera's info; {inputs.info.describe()}"
+        return f"no points: no depth within slop_ms of the colour images; {inputs.depth.describe()}"
 
     def _load_first(self) -> Any:
         """Load what the parameters name, else what was trained last, else the fallback; ``None`` without any."""
