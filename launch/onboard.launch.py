@@ -13,6 +13,7 @@ ARGUMENTS = (
     launching.RECIPE,
     launching.MODEL,
     launching.RVIZ,
+    launching.FRAME,
 )
 
 
@@ -27,7 +28,7 @@ def build(arguments: launching.Arguments) -> list:
             launching.start(arguments, "sample_collector", ("store", "classes")),
             launching.start(arguments, "trainer", ("store", "models_folder", "recipe"), recipe=arguments.recipe()),
         ]
-    return [*nodes, launching.rviz(arguments)] if arguments["rviz"] == "true" else nodes
+    return [*nodes, launching.rviz(arguments)] if arguments.flag("rviz") else nodes
 
 
 def generate_launch_description() -> LaunchDescription:

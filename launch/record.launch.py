@@ -36,7 +36,7 @@ def build(arguments: launching.Arguments) -> list:
     absolute = [name if name.startswith("/") else f"{namespace.rstrip('/')}/{name}" for name in names]
     command = ["ros2", "bag", "record", "--storage", arguments["storage"]]
     command += ["--output", arguments["bag"]] if arguments["bag"] else []
-    command += ["--use-sim-time"] if arguments["use_sim_time"] == "true" else []
+    command += ["--use-sim-time"] if arguments.flag("use_sim_time") else []
     command += [] if os.environ.get("ROS_DISTRO") == "humble" else ["--topics"]  # Humble only knows them without
     return [ExecuteProcess(cmd=[*command, *absolute], output="screen", sigterm_timeout="30")]
 

@@ -6,7 +6,7 @@ from launch import LaunchDescription
 
 from deal_ros.ros import launching
 
-ARGUMENTS = (*launching.COMMON, *launching.CAMERA)
+ARGUMENTS = (*launching.COMMON, *launching.CAMERA, launching.FRAME)
 
 
 def build(arguments: launching.Arguments) -> list:

@@ -25,6 +25,7 @@ from deal_ros.ros.transports import large_image_environment
 
 CAMERAS = ("realsense", "orbbec", "oakd", "simulator")
 FIRST_MODEL = "tabletop"
+_FLAG = ["true", "false", "True", "False"]  # the second pair as Python and Nav2 write them
 _TOPICS = {"rgb_topic": "rgb/image", "depth_topic": "depth/image", "camera_info_topic": "rgb/camera_info"}
 
 COMMON = (
@@ -33,7 +34,7 @@ COMMON = (
         "params_file", default_value="", description="YAML of parameters, layered over config/<node>.yaml."
     ),
     DeclareLaunchArgument(
-        "use_sim_time", default_value="false", choices=["true", "false"], description="Follow /clock, e.g. of a bag."
+        "use_sim_time", default_value="false", choices=_FLAG, description="Follow /clock, e.g. of a bag."
     ),
     DeclareLaunchArgument(
         "log_level", default_value="info", choices=["debug", "info", "warn", "error"], description="Level of the nodes."
@@ -41,7 +42,7 @@ COMMON = (
     DeclareLaunchArgument(
         "large_images",
         default_value="true",
-        choices=["true", "false"],
+        choices=_FLAG,
         description="Give our nodes Fast DDS transports that keep large images, config/fastdds.xml, unless the"
         " environment names others. A camera driver should have them too.",
     ),
@@ -75,7 +76,12 @@ RECIPE = DeclareLaunchArgument(
     description="Training recipe: a file, or the name of one in config/recipes; empty: robot.",
 )
 RVIZ = DeclareLaunchArgument(
-    "rviz", default_value="false", choices=["true", "false"], description="Open RViz with config/rviz/deal.rviz."
+    "rviz", default_value="false", choices=_FLAG, description="Open RViz with config/rviz/deal.rviz."
+)
+FRAME = DeclareLaunchArgument(
+    "frame",
+    default_value="",
+    description="Fixed frame of RViz: any of TF, or the one that the colour images name; empty: the preset's.",
 )
 
 
@@ -93,6 +99,10 @@ class Arguments:
         """Value of a declared argument, ``""`` where this launch file does not declare it."""
         return str(LaunchConfiguration(name, default="").perform(self._context)).strip()
 
+    def flag(self, name: str) -> bool:
+        """Value of an argument that is true or false."""
+        return self[name].lower() == "true"
+
     def camera_topics(self) -> dict[str, str]:
         """Our input names → the camera's topics, from the preset and the arguments that override it."""
         values = preset(self["camera"] or "simulator")
@@ -108,7 +118,7 @@ class Arguments:
 
     def overrides(self) -> dict[str, Any]:
         """Parameters above the user's file: arguments that were really given."""
-        given: dict[str, Any] = {"use_sim_time": True} if self["use_sim_time"] == "true" else {}
+        given: dict[str, Any] = {"use_sim_time": True} if self.flag("use_sim_time") else {}
         if self["data_folder"]:
             given.update(self._folders(self["data_folder"]))
         if self["classes"]:
@@ -132,7 +142,7 @@ class Arguments:
 
 
 def preset(camera: str) -> dict[str, Any]:
-    """Topic names of a camera, from ``config/presets``.
+    """Topic names and colour frame of a camera, from ``config/presets``.
 
     Raises:
         ConfigError: on an unknown camera or an incomplete file.
@@ -141,7 +151,7 @@ def preset(camera: str) -> dict[str, Any]:
         raise ConfigError(f"camera must be one of {', '.join(CAMERAS)}, got {camera!r}")
     path = config_folder() / "presets" / f"{camera}.yaml"
     values = load_yaml(path)
-    missing = _TOPICS.keys() - values.keys()
+    missing = {*_TOPICS, "frame"} - values.keys()
     if missing:
         raise ConfigError(f"{path}: lacks {', '.join(sorted(missing))}")
     return values
@@ -211,10 +221,10 @@ def rviz(arguments: Arguments) -> Node:
         executable="rviz2",
         name="rviz2",
         namespace=arguments["namespace"],
-        arguments=["-d", str(path)],
+        arguments=["-d", str(path), "-f", arguments["frame"] or preset(arguments["camera"])["frame"]],
         # The file names topics absolutely, as RViz wants them; relative targets follow the namespace.
         remappings=[(topic, camera.get(topic.lstrip("/"), topic.lstrip("/"))) for topic in rviz_topics(path)],
-        parameters=[{"use_sim_time": arguments["use_sim_time"] == "true"}],
+        parameters=[{"use_sim_time": arguments.flag("use_sim_time")}],
         output="log",
     )
 
@@ -238,7 +248,7 @@ def describe(build: Callable[[Arguments], list[Any]]) -> OpaqueFunction:
     def run(context: LaunchContext) -> list[Any]:
         arguments = Arguments(context)
         actions = build(arguments)
-        transports = large_image_environment() if arguments["large_images"] == "true" else {}
+        transports = large_image_environment() if arguments.flag("large_images") else {}
         return [*(SetEnvironmentVariable(name, value) for name, value in transports.items()), *actions]
 
     return OpaqueFunction(function=run)

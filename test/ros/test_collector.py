@@ -291,9 +291,10 @@ def test_silence_is_explained_with_topics_rates_offset_and_remedy(graph, tmp_pat
     assert "FASTDDS_DEFAULT_PROFILES_FILE" in message
 
 
-def test_time_that_jumps_back_is_recovered_from(graph, tmp_path):
-    """A bag that loops, with its clock, as ``ros2 bag play --clock --loop`` does."""
-    node, status = start(graph, tmp_path, use_sim_time=True)
+@pytest.mark.parametrize("use_sim_time", [True, False])
+def test_time_that_jumps_back_is_recovered_from(graph, tmp_path, use_sim_time):
+    """A bag that loops, with or without its clock, as ``ros2 bag play --clock --loop`` does."""
+    node, status = start(graph, tmp_path, use_sim_time=use_sim_time)
     clock = graph.node.create_publisher(Clock, "/clock", 10)
     labels = graph.latched("labels")
     camera = Camera(graph)

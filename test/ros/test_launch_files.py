@@ -44,7 +44,9 @@ def declared(path: Path) -> set[str]:
             names += arguments_in(statement.value)
             for item in ast.walk(statement.value):
                 text = ast.unparse(item)
-                if isinstance(item, ast.Starred) or text in {"launching.RECIPE", "launching.MODEL", "launching.RVIZ"}:
+                if isinstance(item, ast.Starred) or text in {
+                    f"launching.{group}" for group in ("RECIPE", "MODEL", "RVIZ", "FRAME")
+                }:
                     names += groups[text.removeprefix("*").removeprefix("launching.")]
                 elif text == "launching.LEARNING[1]":
                     names.append("data_folder")
@@ -111,10 +113,59 @@ def test_the_model_before_the_first_training_comes_along():
 @pytest.mark.parametrize("path", sorted((ROOT / "config" / "presets").glob("*.yaml")), ids=lambda path: path.stem)
 def test_presets_name_relative_topics(path):
     values = load_yaml(path)
-    assert values.keys() == {"rgb_topic", "depth_topic", "camera_info_topic"}
+    assert values.keys() == {"rgb_topic", "depth_topic", "camera_info_topic", "frame"}
     for name in ("rgb_topic", "depth_topic", "camera_info_topic"):
         assert not values[name].startswith("/"), "an absolute name would ignore the namespace"
     assert path.stem in constant("CAMERAS")
+
+
+@pytest.fixture
+def arguments():
+    """Makes the arguments of a launch file from what a person gives."""
+    if WITHOUT_LAUNCH:
+        pytest.skip(WITHOUT_LAUNCH)
+    from launch import LaunchContext
+
+    from deal_ros.ros import launching
+
+    def make(**given: str) -> launching.Arguments:
+        context = LaunchContext()
+        context.launch_configurations.update({"camera": "realsense", **given})
+        return launching.Arguments(context)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("given", "frame"),
+    [
+        ({"camera": "oakd"}, "oak_rgb_camera_optical_frame"),
+        ({"camera": "realsense"}, "camera_color_optical_frame"),
+        ({"camera": "oakd", "frame": "base_link"}, "base_link"),
+    ],
+)
+def test_rviz_starts_in_the_frame_of_the_camera(arguments, given, frame):
+    from launch import LaunchContext
+    from launch.utilities import perform_substitutions
+
+    from deal_ros.ros import launching
+
+    node = launching.rviz(arguments(**given))
+    command = [perform_substitutions(LaunchContext(), part) for part in node.cmd[1:5]]
+    assert command[0::2] == ["-d", "-f"]
+    assert command[3] == frame
+
+
+@pytest.mark.parametrize("text", ["true", "True"])
+def test_flags_may_be_spelt_as_nav2_does(arguments, text):
+    from deal_ros.ros import launching
+
+    given = arguments(use_sim_time=text)
+    assert given.flag("use_sim_time")
+    assert given.overrides() == {"use_sim_time": True}
+    declared = {argument.name: argument for argument in (*launching.COMMON, launching.RVIZ)}
+    assert all(text in declared[name].choices for name in ("use_sim_time", "large_images", "rviz"))
+    assert not arguments(use_sim_time=text.replace("rue", "alse")).flag("use_sim_time")
 
 
 @pytest.fixture(scope="module")
