@@ -86,7 +86,6 @@ class PairingStatistics:
         clock_jumps: times the clock went back.
         rate_hz: per stream, from the stamps of the newest messages; 0 while unknown.
         offset_ms: mean signed offset of the newest pairs (depth minus colour); 0 without pairs.
-        offset_p50_ms: median absolute offset of the newest pairs.
         offset_p95_ms: 95th percentile of the absolute offset of the newest pairs.
         missed_by_ms: smallest signed stamp difference (depth minus colour) among the newest messages that found no
             partner; ``None`` if there were none. Tells an unsuitable slop from streams on different clocks.
@@ -99,7 +98,6 @@ class PairingStatistics:
     clock_jumps: int
     rate_hz: dict[str, float]
     offset_ms: float
-    offset_p50_ms: float
     offset_p95_ms: float
     missed_by_ms: float | None
 
@@ -193,8 +191,7 @@ class StampPairer:
             clock_jumps=self._clock_jumps,
             rate_hz={name: _rate(stamps) for name, stamps in zip(STREAMS, self._recent)},
             offset_ms=sum(self._offsets) / len(sizes) / 1e6 if sizes else 0.0,
-            offset_p50_ms=_percentile(sizes, 50),
-            offset_p95_ms=_percentile(sizes, 95),
+            offset_p95_ms=sizes[min(len(sizes) - 1, len(sizes) * 95 // 100)] / 1e6 if sizes else 0.0,
             missed_by_ms=None if nearest is None else nearest / 1e6,
         )
 
@@ -299,7 +296,3 @@ class StampPairer:
 
 def _rate(stamps: deque[int]) -> float:
     return (len(stamps) - 1) * 1e9 / (stamps[-1] - stamps[0]) if len(stamps) > 1 else 0.0
-
-
-def _percentile(ascending: list[int], percent: int) -> float:
-    return ascending[min(len(ascending) - 1, len(ascending) * percent // 100)] / 1e6 if ascending else 0.0

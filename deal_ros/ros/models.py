@@ -84,11 +84,6 @@ class ModelSlot:
         """Return the model in use."""
         return self._current
 
-    @property
-    def loading_s(self) -> float:
-        """How long the loader has been busy; 0 when idle."""
-        return self._loader.busy_s
-
     def request(self, path: Path) -> None:
         """Make the bundle at ``path`` ready in the background; the newest request wins."""
         self._loader.offer(path)

@@ -100,8 +100,6 @@ class Trainer(PorchNode):
         p = self.parameters
         if not p["recipe"]:
             raise TrainingError("no recipe: set the recipe parameter to a file such as config/recipes/robot.yaml")
-        if self._training.running:
-            raise TrainingError("a training is running already; call ~/cancel first")
         with SampleStore.open(self._folder("store")) as store:
             counts = store.counts()
         answer = self._training.start(
@@ -147,9 +145,9 @@ class Trainer(PorchNode):
             self._status.publish(String(data=self._training.status().to_json()))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        namespace = self.get_namespace().strip("/")
+        segmenter = f"{self.get_namespace()}/segmenter: status".lstrip("/")
         for entry in message.status:
-            if entry.name.rpartition("segmenter: status")[0].strip("/") == namespace and "segmenter" in entry.name:
+            if entry.name == segmenter:
                 values = {item.key: item.value for item in entry.values}
                 self._keeper.observe(values, time.monotonic())
 
