@@ -124,13 +124,13 @@ class Child:
             os.killpg(self._process.pid, number)
 
     def _read(self, stdout: IO[bytes]) -> None:
-        with stdout, self.log.open("ab") as log:
+        with stdout, self.log.open("ab", buffering=0) as log:
             while line := stdout.readline(MAX_LINE):
                 self.heard_at = time.monotonic()
                 report = _parse(line)
                 if report is None:
-                    log.write(line)
-                    log.flush()
+                    with contextlib.suppress(OSError):  # the disk is full: reports still count
+                        log.write(line)
                 else:
                     self._on_report(report)
 

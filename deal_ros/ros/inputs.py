@@ -71,6 +71,8 @@ class CameraInputs:
         elif not wanted and self.depth is not None:
             self._node.inputs.pop("depth").destroy()
             self._frame_ids.pop("depth", None)
+            for work in ("depth", "camera_info"):
+                self._node.mended(work)  # nobody asks any more
             self.depth = None
 
     def destroy(self) -> None:
@@ -101,8 +103,8 @@ class CameraInputs:
         if not rgb or not depth or rgb == depth:
             return ""
         return (
-            f"colour is in frame {rgb!r}, depth in {depth!r}: is depth registered to colour? See the drivers' table in"
-            " docs/on_your_robot.md; if it is and only named otherwise, all is well"
+            f"colour is in frame {rgb[:80]!r}, depth in {depth[:80]!r}: is depth registered to colour? See the drivers'"
+            " table in docs/on_your_robot.md; if it is and only named otherwise, all is well"
         )
 
     def complaints(self) -> list[str]:

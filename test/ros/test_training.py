@@ -184,6 +184,17 @@ def test_the_end_of_a_training_is_told_though_its_note_cannot_be_written(trainin
     assert "trainer.json cannot be written" in final.message
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+def test_reports_are_heard_though_the_log_is_full(tmp_path):
+    (tmp_path / "log").symlink_to("/dev/full")
+    said = "import time; print('words', flush=True); time.sleep(0.2); print('{\"stage\": \"s\"}', flush=True)"
+    reports = []
+    child = Child([sys.executable, "-c", said], tmp_path / "log", reports.append)
+    wait_for(lambda: child.poll() is not None)
+    assert child.poll() == 0
+    assert reports == [{"stage": "s"}]
+
+
 def test_a_resumed_run_judges_its_pace_anew(training, tmp_path, monkeypatch):
     begin(training, tmp_path, COUNTING)
     wait_for(lambda: training.status().done >= 3)

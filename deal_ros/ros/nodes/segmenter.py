@@ -193,6 +193,8 @@ class Segmenter(PorchNode):
             self._latency_ms.add(latency_ms)
         if self._painter is not None and outputs.pictures_wanted:
             self._painter.offer((frame, model.classes))
+        else:
+            self.mended("pictures")
 
     def _paint(self, item: tuple[Segmented, tuple[str, ...]]) -> None:
         frame, classes = item
