@@ -140,6 +140,7 @@ def test_what_the_screen_says_reaches_a_collector_that_listens_to_nothing_latche
     with Terminal(graph) as terminal:
         graph.wait(lambda: b"labels: (nothing)" in terminal.shown, "the screen")
         graph.wait(lambda: status()["labels"] == [], "what the screen says")
+        graph.wait(lambda: b"no_labels" in terminal.shown, "the collector's word for it")
         plain.publish(String(data="ketchup"))
         graph.wait(lambda: status()["labels"] == ["ketchup"], "others may speak later")
         time.sleep(1.5)
