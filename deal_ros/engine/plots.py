@@ -72,10 +72,11 @@ def plot_bars(
     for number, (title, bars) in enumerate(panels.items(), 1):
         axes = figure.add_subplot(1, len(panels), number)
         width = 0.8 / len(bars)
+        drawn = [group for group in groups if any(group == point[0] for points in bars.values() for point in points)]
         for place, (name, points) in enumerate(bars.items()):
-            xs = [groups.index(group) + (place - (len(bars) - 1) / 2) * width for group, _, _ in points]
+            xs = [drawn.index(group) + (place - (len(bars) - 1) / 2) * width for group, _, _ in points]
             axes.bar(xs, [y for _, y, _ in points], width, yerr=[bar for _, _, bar in points], label=name, capsize=2)
-        axes.set_xticks(range(len(groups)), groups, fontsize=8)
+        axes.set_xticks(range(len(drawn)), drawn, fontsize=8)
         axes.margins(y=0.3)  # room for the legend
         _label(axes, title, "")
         axes.set_ylabel("mIoU, percent")
