@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from deal_ros.engine.evidence import CLEAN
@@ -122,8 +122,7 @@ def _answers(rows: Sequence[Row]) -> list[str]:
     answered = {question: cells for question, cells in found.items() if any(cell != "–" for cell in cells)}
     if not answered:
         return []
-    lines = ["| mIoU points | " + " | ".join(parts) + " |", "|" + " --- |" * (len(parts) + 1)]
-    return [*lines, *(f"| {question} | " + " | ".join(cells) + " |" for question, cells in answered.items()), ""]
+    return _markdown(["mIoU points", *parts], ([question, *cells] for question, cells in answered.items()))
 
 
 def _each(
@@ -139,11 +138,8 @@ def _table(rows: Sequence[Row], data: str) -> list[str]:
     found: dict[tuple[str, str], dict[tuple[str, str], Row]] = {}
     for row in rows:
         found.setdefault((row["losses"], row["depth"]), {})[row["stage"], row["threshold"]] = row
-    lines = [
-        f"**{data}**: mIoU in percent, mean ± standard deviation over seeds, at the swept / truth-free threshold.",
-        "",
-    ]
-    lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    title = f"**{data}**: mIoU in percent, mean ± standard deviation over seeds, at the swept / truth-free threshold."
+    lines = []
     for (losses, depth), kinds in found.items():
         best, student = kinds.get((SEEDS, SWEPT)), kinds.get((STUDENT, "none"))
         cells = [losses, depth]
@@ -154,8 +150,8 @@ def _table(rows: Sequence[Row], data: str) -> list[str]:
             _miou(student),
             *(_percent(best[key] if best else None) for key in JUDGED),
         ]
-        lines.append("| " + " | ".join([*cells, str(len((best or student or {"seeds": ()})["seeds"]))]) + " |")
-    return [*lines, ""]
+        lines.append([*cells, str(len((best or student or {"seeds": ()})["seeds"]))])
+    return [title, "", *_markdown(header, lines)]
 
 
 def _settings(rows: Sequence[Row]) -> list[str]:
@@ -170,8 +166,7 @@ def _settings(rows: Sequence[Row]) -> list[str]:
         at = found.setdefault((topic, losses, row["depth"], order), {})
         at[row["data"], row["stage"], row["threshold"]] = row
     header = ["setting", "value", "losses", "depth", SEEDS, f"{LABELS} rgbd", STUDENT, *JUDGED.values(), "seeds"]
-    lines = [f"**One setting at a time**, {' / '.join(parts)}: mIoU in percent at the swept threshold.", ""]
-    lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    title, lines = f"**One setting at a time**, {' / '.join(parts)}: mIoU in percent at the swept threshold.", []
     for (topic, losses, depth, (number, name)), at in sorted(found.items()):
         best = [at.get((part, SEEDS, SWEPT)) for part in parts]
         columns = [
@@ -181,9 +176,12 @@ def _settings(rows: Sequence[Row]) -> list[str]:
             *([_percent(row[key] if row else None) for row in best] for key in JUDGED),
         ]
         seeds = max(len(row["seeds"]) for row in at.values())
-        cells = [topic, name or f"{number:g}", losses, depth, *map(_both, columns), str(seeds)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return [*lines, ""]
+        lines.append([topic, name or f"{number:g}", losses, depth, *map(_both, columns), str(seeds)])
+    return [title, "", *_markdown(header, lines)]
+
+
+def _markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [*(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)), ""]
 
 
 def _both(cells: Sequence[str]) -> str:
