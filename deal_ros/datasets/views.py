@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -57,6 +58,44 @@ class Subset:
         if not 0 <= index < len(self._indices):
             raise IndexError(f"sample {index} of {len(self._indices)}")
         return self._indices[index]
+
+
+class ForgottenLabels(Subset):
+    """A data set whose operator did not name all that was in view.
+
+    A name is forgotten for a whole recording, as someone does who says once what stands on a table. One name of every
+    recording is kept; frames that show only what was forgotten are labelled as showing nothing.
+
+    Args:
+        dataset: the whole.
+        share: probability of each name of a recording to be forgotten, 0..1.
+        seed: of the choice, which is the same for whoever opens the data.
+
+    Raises:
+        ValueError: if ``share`` is outside its range.
+    """
+
+    def __init__(self, dataset: SampleDataset, share: float, seed: int = 0) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"share of forgotten labels must be 0..1, got {share}")
+        super().__init__(dataset, range(len(dataset)))
+        names: dict[str, set[str]] = {}
+        for index in range(len(dataset)):
+            names.setdefault(dataset.sequence(index), set()).update(dataset.labels(index) or ())
+        random = np.random.default_rng(seed)
+        self._forgotten: dict[str, set[str]] = {}
+        for sequence in sorted(names):
+            said = random.permutation(sorted(names[sequence])).tolist()
+            self._forgotten[sequence] = {name for name in said[1:] if random.random() < share}
+
+    def __getitem__(self, index: int) -> Sample:
+        """Decode one sample, with what was named."""
+        return replace(super().__getitem__(index), labels=self.labels(index))
+
+    def labels(self, index: int) -> frozenset[str] | None:
+        """Return what was named."""
+        labels = super().labels(index)
+        return None if labels is None else labels - self._forgotten[self.sequence(index)]
 
 
 def spread(indices: Sequence[int], count: int) -> list[int]:

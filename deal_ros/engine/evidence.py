@@ -30,8 +30,8 @@ from deal_ros.filters.noise import realsense_like
 DEFAULT = "default"
 """The cell in which nothing is varied."""
 CLEAN = "clean"
-TRAIN_SAMPLES = "train_samples"
-"""What an ablation may change beside the recipe: how many images are labelled."""
+TRAIN_SAMPLES, FORGOTTEN_LABELS = TRAINING_CHANGES = ("train_samples", "forgotten_labels")
+"""What an ablation may change beside the recipe: how many images are labelled, and what share of names is left out."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,8 @@ class Evidence:
         losses: by name, see :class:`LossRow`.
         depths: by name, see :class:`DepthCondition`.
         ablations: topic → value → changes of the recipe; ``train_samples`` among them trains on as many images only,
-            evenly spread.
+            evenly spread, ``forgotten_labels`` leaves out that share of names, see
+            :class:`~deal_ros.datasets.views.ForgottenLabels`.
         choice_seeds: seeds of the trials that decide between a network's choices.
         refinements: of :class:`~deal_ros.pseudo_labels.PseudoLabelConfig`, measured beside the raw maps.
         grids: the cells.
@@ -183,7 +184,7 @@ class Evidence:
             self.condition(cell.depth)
             if cell.seed == cells[0].seed:
                 self.cell_recipe(cell)
-                self.train_samples(cell)
+                self.training_changes(cell)
         for name in dict.fromkeys(cell.network for cell in cells):
             first = next(cell for cell in cells if cell.network == name)
             for choice in self.network(name).choices:
@@ -231,7 +232,8 @@ class Evidence:
         network = self.network(cell.network)
         layers = [self.settings, network.changes, network.choices.get(cell.choice), self.row(cell.losses).changes]
         if cell.ablation != DEFAULT:
-            layers.append({key: value for key, value in self._ablation(cell).items() if key != TRAIN_SAMPLES})
+            changes = self._ablation(cell)
+            layers.append({key: value for key, value in changes.items() if key not in TRAINING_CHANGES})
         values = self._base(network.recipe)
         for layer in layers:
             values = merged(values, layer or {})
@@ -241,17 +243,19 @@ class Evidence:
             config = replace(config, loader=replace(config.loader, shuffle_depth=True))
         return replace(recipe, train_cam=normalized(config), smoke={})
 
-    def train_samples(self, cell: Cell) -> int:
-        """Return how many images a cell trains on; 0 is all.
+    def training_changes(self, cell: Cell) -> dict[str, Any]:
+        """Return what a cell sets of :data:`TRAINING_CHANGES`.
 
         Raises:
-            ConfigError: if it is no number of images.
+            ConfigError: if one is outside its range.
         """
         changes = self._ablation(cell)
-        count = changes.get(TRAIN_SAMPLES, 0)
-        if TRAIN_SAMPLES in changes and (type(count) is not int or count < 1):
+        count, share = changes.get(TRAIN_SAMPLES, 1), changes.get(FORGOTTEN_LABELS, 0.0)
+        if type(count) is not int or count < 1:
             raise ConfigError(f"ablation {cell.ablation!r}: {TRAIN_SAMPLES} must be a whole number >= 1, got {count!r}")
-        return count
+        if not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            raise ConfigError(f"ablation {cell.ablation!r}: {FORGOTTEN_LABELS} must be 0..1, got {share!r}")
+        return {key: changes[key] for key in TRAINING_CHANGES if key in changes}
 
     def _ablation(self, cell: Cell) -> dict[str, Any]:
         if cell.ablation == DEFAULT:

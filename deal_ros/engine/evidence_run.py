@@ -32,11 +32,12 @@ import torch
 from deal_ros.datasets import open_dataset
 from deal_ros.datasets.base import SampleDataset
 from deal_ros.datasets.rendered import render_dataset
-from deal_ros.datasets.views import Subset, spread
+from deal_ros.datasets.views import ForgottenLabels, Subset, spread
 from deal_ros.engine.checkpoint import CheckpointError, write_text
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.evaluate import evaluate_student
 from deal_ros.engine.evidence import (
+    FORGOTTEN_LABELS,
     TRAIN_SAMPLES,
     Cell,
     DepthCondition,
@@ -303,16 +304,17 @@ class EvidenceRun:
         return result | ({"student": digest(student)} if masks or cell.students else {})
 
     def _training(self, cell: Cell) -> SampleDataset:
-        train: SampleDataset = open_dataset(self._path, **self.evidence.train, split="train")
-        count = self.evidence.train_samples(cell)
+        changes = self.evidence.training_changes(cell)
+        everything = open_dataset(self._path, **self.evidence.train, split="train")
+        train = ForgottenLabels(everything, changes.get(FORGOTTEN_LABELS, 0.0))
+        count = changes.get(TRAIN_SAMPLES, 0)
         if count > len(train):
             raise ValueError(f"{cell.name}: train_samples must be at most {len(train)}, all there are, got {count}")
         return Subset(train, spread(range(len(train)), count)) if count else train
 
     def _part(self, cell: Cell) -> dict[str, Any]:
         """Plain values that name the training part of a cell."""
-        count = self.evidence.train_samples(cell)
-        return {**self.evidence.train, **({TRAIN_SAMPLES: count} if count else {})}
+        return {**self.evidence.train, **self.evidence.training_changes(cell)}
 
     def _open(self, domain: str, split: str, condition: DepthCondition) -> SampleDataset:
         dataset = open_dataset(self._path, **(self.evidence.domains[domain] or {}), split=split)

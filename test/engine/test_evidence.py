@@ -209,6 +209,25 @@ def test_one_failing_cell_is_named_and_does_not_stop_the_others(tmp_path, data):
     ]
 
 
+def test_labels_are_forgotten_in_training_alone(tmp_path, data, monkeypatch):
+    named: list[tuple[int, int]] = []
+
+    def watched(train, *_, validation, **__):
+        named.append(tuple(sum(len(part.labels(i)) for i in range(len(part))) for part in (train, validation)))
+        raise ValueError("seen enough")
+
+    monkeypatch.setattr(evidence_run, "train_cam", watched)
+    grids = [{"networks": ["generic"], "losses": ["baseline"], "ablations": ["forgotten"]}]
+    ablations = {"forgotten": {share: {"forgotten_labels": share} for share in (0, 0.5, 1)}}
+    path = grid_file(
+        tmp_path, train={}, ablations=ablations, grids=grids, networks={"generic": {"recipe": "recipe.yaml"}}
+    )
+    assert len(EvidenceRun(load_evidence(path), tmp_path / "out", data, device="cpu").run()) == 3
+    everything, half, one = named
+    assert everything[0] > half[0] > one[0] > 0
+    assert everything[1] == half[1] == one[1]
+
+
 def test_rows_are_means_over_seeds():
     def record(seed: int, miou: float):
         found = {name: {"miou": miou, "contour_f": None, "threshold": 0.5} for name in ("swept", "truth-free", "fixed")}
@@ -294,6 +313,8 @@ def test_the_files_that_come_along_are_whole(name):
         ({"losses": {**GRID["losses"], "deal": {"tuned": "bassline"}}}, "did you mean 'baseline'"),
         ({"losses": {**GRID["losses"], "deal": {"changes": {"train_cam": {"lozzes": 1}}}}}, "unknown key 'lozzes'"),
         ({"grids": []}, "at least one"),
+        ({"ablations": {**GRID["ablations"], "images": {6: {"train_samples": 0}}}}, "whole number >= 1, got 0"),
+        ({"ablations": {**GRID["ablations"], "images": {6: {"forgotten_labels": 2}}}}, "must be 0..1, got 2"),
     ],
 )
 def test_mistakes_are_named_before_anything_runs(tmp_path, changes, message):
