@@ -17,6 +17,8 @@ MAX_LABEL_TEXT = 16384
 """Longest accepted text on the ``labels`` topic, in characters."""
 
 
+NOTHING = "nothing"
+"""Says that none of the classes is in view, which is worth learning from; an empty text says nothing at all."""
 _LABEL_LAG_NS = 2_000_000_000
 
 
@@ -31,7 +33,7 @@ def check_class_name(name: str) -> str:
     most: they appear in file names, legends and topics, so path separators and control characters are refused.
 
     Raises:
-        LabelError: if the name is not usable, or is the reserved ``background``.
+        LabelError: if the name is not usable, or is the reserved ``background`` or ``nothing``.
     """
     if not _NAME.fullmatch(name):
         raise LabelError(
@@ -40,6 +42,8 @@ def check_class_name(name: str) -> str:
         )
     if name.strip().lower() == "background":
         raise LabelError("class name 'background' is reserved for id 0; leave it out of the list")
+    if name.strip().lower() == NOTHING:
+        raise LabelError(f"class name {NOTHING!r} is reserved: alone, as labels, it says that no class is in view")
     return name
 
 
@@ -60,15 +64,16 @@ def check_classes(names: Iterable[str]) -> tuple[str, ...]:
     return classes
 
 
-def parse_labels(text: str, classes: Sequence[str] | None = None) -> frozenset[str]:
+def parse_labels(text: str, classes: Sequence[str] | None = None) -> frozenset[str] | None:
     """Parse the comma-separated text of the ``labels`` topic.
 
     Args:
-        text: for example ``"milk, ketchup"``. Empty or blank means: nothing is labelled, stop gathering.
+        text: for example ``"milk, ketchup"``. ``"nothing"`` means that no class is in view, an empty or blank text
+            that nobody says what is: stop gathering.
         classes: the known class names; ``None`` accepts any usable name.
 
     Returns:
-        The set of names, blanks around them removed.
+        The set of names, blanks around them removed; empty where no class is in view, ``None`` where nobody says.
 
     Raises:
         LabelError: if the text is too long, has an empty or unusable name, or a name outside ``classes``.
@@ -80,6 +85,8 @@ def parse_labels(text: str, classes: Sequence[str] | None = None) -> frozenset[s
     if len(text) > MAX_LABEL_TEXT:
         raise LabelError(f"label text must have at most {MAX_LABEL_TEXT} characters, got {len(text)}")
     if not text.strip():
+        return None
+    if text.strip() == NOTHING:
         return frozenset()
     names = [part.strip() for part in text.split(",")]
     if "" in names:
@@ -89,6 +96,16 @@ def parse_labels(text: str, classes: Sequence[str] | None = None) -> frozenset[s
     if classes is not None and unknown:
         raise LabelError(f"unknown class {', '.join(unknown)}; known: {', '.join(classes)}")
     return labels
+
+
+def label_text(labels: Iterable[str] | None) -> str:
+    """Return the text that :func:`parse_labels` reads as ``labels``.
+
+    Example:
+        >>> label_text({"milk", "ketchup"}), label_text(()), label_text(None)
+        ('ketchup, milk', 'nothing', '')
+    """
+    return "" if labels is None else ", ".join(sorted(labels)) or NOTHING
 
 
 def label_vector(labels: Iterable[str], classes: Sequence[str]) -> NDArray[np.float32]:

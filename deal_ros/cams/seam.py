@@ -78,8 +78,9 @@ class Seam(CamNetwork):
         weights: ``auto``, ``none``, a file of the backbone, or a published SEAM checkpoint.
         frozen_stages: stages that are not trained; 1 is the published choice for resnet38d.
         frozen_norm: keep BatchNorm statistics, scales and offsets as they are, as published.
-        small_scale: size of the second branch's image (0.3 as published).
-        dropout: share of channels dropped before the classifier (0.5 as published).
+        small_scale: size of the second branch's image (0.3 as published, where that leaves 17 cells a side; with 5 the
+            classifier did not learn in every seed, see docs/results.md).
+        dropout: share of channels dropped before the classifier (0.5 as published, for ten thousand steps).
         shift_px: see :class:`deal_ros.cams.timm_cam.TimmCam`.
         equivariance: constants of L_ER and L_ECR, as a configuration or a mapping of its fields; published by default.
         min_pool: constant of L_min, likewise.

@@ -29,7 +29,7 @@ from deal_ros.datasets.bag_report import ImportConfig, ImportReport
 from deal_ros.datasets.bag_topics import BagTopics
 from deal_ros.datasets.keyframes import KeyframeConfig
 from deal_ros.datasets.store import SampleStore
-from deal_ros.labels import parse_labels
+from deal_ros.labels import NOTHING, parse_labels
 from deal_ros.pairing import PairingConfig
 
 
@@ -39,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("bags", nargs="+", metavar="BAG", help="bag folder, .mcap or .db3 file, or a folder of bags")
     parser.add_argument("--out", required=True, metavar="STORE", help="sample store to make or to add to")
     who = parser.add_mutually_exclusive_group()
-    who.add_argument("--label", metavar="NAME[,NAME]", default="", help="what is in view all the time")
+    who.add_argument(
+        "--label", metavar="NAME[,NAME]", default="", help=f"what is in view all the time; {NOTHING}: no class"
+    )
     who.add_argument("--labels", metavar="FILE.yaml", default="", help="what is in view when: intervals in seconds")
     parser.add_argument("--classes", metavar="NAME[,NAME]", default="", help="class names in the order of their ids")
     topics = parser.add_argument_group("topics (found by type and name where not given)")
@@ -70,9 +72,10 @@ def run(args: argparse.Namespace) -> int:
     paths = [str(path) for argument in args.bags for path in find_bags(argument)]
     mine, name = shard(paths)
     out = Path(args.out) / name if name else Path(args.out)
+    labels = parse_labels(args.label)
     config = ImportConfig(
         topics=BagTopics(args.rgb, args.depth, args.camera_info, args.labels_topic),
-        label=tuple(sorted(parse_labels(args.label))),
+        label=None if labels is None else tuple(sorted(labels)),
         labels_file=args.labels,
         pairing=PairingConfig(slop_ms=args.slop_ms),
         keyframes=KeyframeConfig(args.min_interval_s, args.min_view_change, args.min_sharpness, args.min_depth),

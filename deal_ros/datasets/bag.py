@@ -214,7 +214,7 @@ class _BagImport:
             return self.finished
         begin = time.monotonic()
         available = self.bag.topics()
-        need_labels = not (self.config.label or self.config.labels_file)
+        need_labels = self.config.label is None and not self.config.labels_file
         topics = choose_topics(available, self.config.topics, need_labels=need_labels, where=str(self.bag.path))
         self.types = {topic: kind for topic, (kind, _) in available.items()}
         self.topics = topics
@@ -246,7 +246,7 @@ class _BagImport:
         return self._finish()
 
     def _label_source(self) -> LabelSource:
-        if self.config.label:
+        if self.config.label is not None:
             self.store.add_classes(self.config.label)
             return ConstantLabels(frozenset(self.config.label))
         if self.config.labels_file:
@@ -269,7 +269,7 @@ class _BagImport:
         elif message.topic == topics.labels and isinstance(self.labels, TopicLabels):
             try:
                 text = deserialize(message.data, self.types[message.topic]).data
-                self.store.add_classes(sorted(self.labels.hear(text, message.log_ns)))
+                self.store.add_classes(sorted(self.labels.hear(text, message.log_ns) or ()))
             except (BagError, DamageError, LabelError) as error:
                 self._problem("bad_labels", error)
 
@@ -288,7 +288,7 @@ class _BagImport:
             place = (pair.offset_ns / 1e6 + self.slop_ms) / (2 * self.slop_ms)
             self.counts[min(HISTOGRAM_BINS - 1, max(0, int(place * HISTOGRAM_BINS)))] += 1
             rgb, labels, calibrated = pair.rgb
-            if not labels:
+            if labels is None:
                 self.report.frames["not_labelled"] += 1
                 continue
             kinds = self.types[self.topics.rgb], self.types[self.topics.depth]

@@ -26,7 +26,7 @@ MAX_INTERVALS = 100_000
 
 
 class LabelSource(Protocol):
-    """Says which labels hold; ``None`` or an empty set where a frame is not to be gathered."""
+    """Says which labels hold; ``None`` where a frame is not to be gathered, empty where no class is in view."""
 
     def at(self, log_ns: int) -> frozenset[str] | None:
         """Labels at a log time in nanoseconds."""
@@ -51,7 +51,7 @@ class TopicLabels:
         self._labels: frozenset[str] | None = None
         self._changed_ns = 0
 
-    def hear(self, text: str, log_ns: int) -> frozenset[str]:
+    def hear(self, text: str, log_ns: int) -> frozenset[str] | None:
         """Take the text of a message. After one that cannot be used, nothing is labelled until the next.
 
         Raises:
@@ -109,7 +109,7 @@ class IntervalLabels:
 
     def names(self) -> set[str]:
         """All class names that occur."""
-        return {name for _, _, labels in self._intervals for name in labels}
+        return {name for _, _, labels in self._intervals for name in labels or ()}
 
 
 def load_intervals(path: str | Path, bag_name: str, start_ns: int) -> IntervalLabels:
@@ -125,7 +125,7 @@ def load_intervals(path: str | Path, bag_name: str, start_ns: int) -> IntervalLa
     return IntervalLabels(values[key], start_ns, f"{path}: {key}")
 
 
-def _interval(values: Any, where: str) -> tuple[float, float, frozenset[str]]:
+def _interval(values: Any, where: str) -> tuple[float, float, frozenset[str] | None]:
     if not isinstance(values, dict) or not set(values) <= {"from", "to", "labels"} or "labels" not in values:
         raise ConfigError(f"{where}: must be like {{from: 0, to: 12.5, labels: milk}}, got {values!r:.80}")
     start, end, names = values.get("from", 0), values.get("to", math.inf), values["labels"]

@@ -30,7 +30,7 @@ class ImportConfig:
 
     Args:
         topics: topics that are known; the others are found.
-        label: class names that hold for whole recordings; empty: see ``labels_file``.
+        label: class names that hold for whole recordings, empty if no class is in view; ``None``: see ``labels_file``.
         labels_file: YAML of intervals (see :mod:`deal_ros.datasets.bag_labels`); empty: the labels topic.
         pairing: as in the collector.
         keyframes: as in the collector.
@@ -38,7 +38,7 @@ class ImportConfig:
     """
 
     topics: BagTopics = field(default_factory=BagTopics)
-    label: tuple[str, ...] = ()
+    label: tuple[str, ...] | None = None
     labels_file: str = ""
     pairing: PairingConfig = field(default_factory=PairingConfig)
     keyframes: KeyframeConfig = field(default_factory=KeyframeConfig)
@@ -46,7 +46,7 @@ class ImportConfig:
 
     def __post_init__(self) -> None:
         """Check what excludes each other."""
-        if self.label and self.labels_file:
+        if self.label is not None and self.labels_file:
             raise ValueError("label and labels_file exclude each other; give one of them")
         if self.max_samples < 0:
             raise ValueError(f"max_samples must be 0 or more, got {self.max_samples}")

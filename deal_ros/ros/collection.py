@@ -20,7 +20,7 @@ from deal_ros.datasets.keyframes import KeyframeSelector
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.store_files import StoreError
 from deal_ros.images import decode_depth
-from deal_ros.labels import parse_labels
+from deal_ros.labels import NOTHING, label_text, parse_labels
 from deal_ros.pairing import Pair
 from deal_ros.ros.convert import decode_color
 from deal_ros.sample import Sample
@@ -37,7 +37,7 @@ class Labelled(NamedTuple):
     """A pair of messages with what was in view when it came."""
 
     pair: Pair
-    labels: frozenset[str]
+    labels: frozenset[str] | None
     sequence: str
 
     def to_sample(
@@ -100,14 +100,14 @@ class Collection:
         self.last_id = ""
         self._lock = threading.Lock()
         self._counting = threading.Lock()
-        self._labels: frozenset[str] = frozenset()
+        self._labels: frozenset[str] | None = None
         self._sequence = ""
         self._disk: tuple[float, float] = (-_DISK_CHECK_S, 0.0)
         self._unwritten = self._gone = ""
 
     @property
-    def labels(self) -> frozenset[str]:
-        """Class names in view."""
+    def labels(self) -> frozenset[str] | None:
+        """Class names in view; ``None`` while nobody says."""
         return self._labels
 
     @property
@@ -121,21 +121,21 @@ class Collection:
         self.disk_free_gb()  # looks whether the store is there
         return self._gone or self._unwritten
 
-    def set_labels(self, text: str, sequence: str = "") -> frozenset[str]:
+    def set_labels(self, text: str, sequence: str = "") -> frozenset[str] | None:
         """Take the text of the ``labels`` topic.
 
         Args:
-            text: comma-separated class names; empty stops gathering.
+            text: see :func:`~deal_ros.labels.parse_labels`; an empty one stops gathering.
             sequence: name of the recording; empty makes one from time and labels whenever these change.
 
         Raises:
-            LabelError: with the known names; the labels are then empty, since the old ones may be wrong by now.
+            LabelError: with the known names; nothing is gathered then, since the old labels may be wrong by now.
         """
-        before, self._labels = self._labels, frozenset()
+        before, self._labels = self._labels, None
         labels = parse_labels(text, self.store.classes)
         # Said again, it is the same recording: frames of one must not come to lie on both sides of a held-out part.
-        if labels and (labels != before or sequence not in ("", self._sequence)):
-            named = "+".join(sorted(labels)[:_MAX_NAMED])
+        if labels is not None and (labels != before or sequence not in ("", self._sequence)):
+            named = "+".join(sorted(labels)[:_MAX_NAMED]) or NOTHING
             self._sequence = sequence or f"{time.strftime('%Y%m%d-%H%M%S')}-{named}"
         self._labels = labels
         return labels
@@ -144,10 +144,10 @@ class Collection:
         """Empty if a frame would be looked at now, else the reason why not."""
         if not self.enabled:
             return "disabled"
-        if not self._labels:
+        if self._labels is None:
             return "no_labels"
         quota = self.limits.quota_per_class
-        if quota and all(self.store.counts()[name] >= quota for name in self._labels):
+        if quota and self._labels and all(self.store.counts()[name] >= quota for name in self._labels):
             return "quota"
         low = self.disk_free_gb() < self.limits.min_disk_free_gb
         return "write_failed" if self._gone else "disk_floor" if low else ""
@@ -163,7 +163,7 @@ class Collection:
             skipped = {**self.skipped, "replaced": replaced}
         return {
             "gathering": self.state(),
-            "labels": sorted(self._labels),
+            "labels": label_text(self._labels),
             "samples per class": self.store.counts(),
             "skipped": skipped,
             "disk free GB": self.disk_free_gb(),
@@ -189,8 +189,8 @@ class Collection:
             CollectionError: if nothing may be stored now.
             StoreError: if it could not be written.
         """
-        if not sample.labels:
-            raise CollectionError("nothing is labelled: publish class names on the labels topic first")
+        if sample.labels is None:
+            raise CollectionError("nobody says what is in view: publish class names on the labels topic first")
         if self.disk_free_gb() < self.limits.min_disk_free_gb:
             raise CollectionError(f"only {self.disk_free_gb():.2f} GB are free, see min_disk_free_gb")
         with self._lock:
@@ -223,7 +223,7 @@ class Collection:
             skipped = dict(self.skipped)
         values = {
             "state": self.state(),
-            "labels": sorted(self._labels),
+            "labels": None if self._labels is None else sorted(self._labels),
             "sequence": self._sequence,
             "classes": list(self.store.classes),
             "counts": self.store.counts(),

@@ -9,7 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-_ACTIONS = {" ": "clear", "c": "capture", "u": "undo", "q": "quit", "\x03": "quit", "\x04": "quit"}
+from deal_ros.labels import label_text
+
+_ACTIONS = {" ": "clear", "0": "nothing", "c": "capture", "u": "undo", "q": "quit", "\x03": "quit", "\x04": "quit"}
 _KEYS = string.digits[1:] + "".join(letter for letter in string.ascii_lowercase if letter not in "cuq")
 _SETTLE_S = 0.7
 
@@ -17,8 +19,8 @@ _SETTLE_S = 0.7
 class LabelBoard:
     """Keys in, label texts and a screen out. Knows no terminal and no ROS.
 
-    While a person changes the labels nothing is in view: the text is empty from the first key until the keys have
-    rested for 0.7 s, so that no frame is stored under labels that are half changed.
+    While a person changes the labels nobody says what is in view: the text is empty from the first key until the keys
+    have rested for 0.7 s, so that no frame is stored under labels that are half changed.
 
     Example:
         >>> board = LabelBoard(["milk", "ketchup"])
@@ -29,7 +31,7 @@ class LabelBoard:
     def __init__(self, classes: Sequence[str] = ()) -> None:
         self.classes: tuple[str, ...] = tuple(classes)
         self.message = ""
-        self._chosen: set[str] = set()
+        self._chosen: set[str] | None = None
         self._changed_at = float("-inf")
         self._status: dict[str, Any] = {}
         self._status_at = float("-inf")
@@ -40,13 +42,15 @@ class LabelBoard:
         action = _ACTIONS.get(key, "")
         index = _KEYS.find(key)
         if action == "clear":
-            self._chosen.clear()
+            self._chosen = None
+        elif action == "nothing":
+            self._chosen = set()
         elif not action and 0 <= index < len(self.classes) and key:
-            self._chosen ^= {self.classes[index]}
+            self._chosen = (self._chosen or set()) ^ {self.classes[index]} or None
         elif not action:
             self.message = f"no class under {key!r}" if key.isprintable() else ""
             return ""
-        if action in ("", "clear"):
+        if action in ("", "clear", "nothing"):
             self._changed_at, self.message = now, ""
             return ""
         return action
@@ -54,7 +58,7 @@ class LabelBoard:
     def text(self, now: float | None = None) -> str:
         """Return what the ``labels`` topic must say now."""
         now = time.monotonic() if now is None else now
-        return "" if now - self._changed_at < _SETTLE_S else ", ".join(sorted(self._chosen))
+        return "" if now - self._changed_at < _SETTLE_S else label_text(self._chosen)
 
     def learn(self, status: dict[str, Any], now: float | None = None) -> None:
         """Take a ``collection/status``; it also tells the classes where none were given."""
@@ -69,13 +73,14 @@ class LabelBoard:
         counts = self._status.get("counts", {})
         lines = ["In view (keys toggle):"]
         for key, name in zip(_KEYS, self.classes):
-            mark = "x" if name in self._chosen else " "
+            mark = "x" if name in (self._chosen or ()) else " "
             lines.append(f"  {key} [{mark}] {name:<32.32} {counts.get(name, 0):>6}")
         if not self.classes:
             lines.append("  waiting for the collector to tell its classes …")
         if len(self.classes) > len(_KEYS):
             lines.append(f"  and {len(self.classes) - len(_KEYS)} more without a key; publish them on the labels topic")
-        lines += ["", "space: nothing in view   c: capture now   u: undo   q: quit", ""]
+        lines.append(f"  0 [{'x' if self._chosen == set() else ' '}] none of them")
+        lines += ["", "space: stop gathering   c: capture now   u: undo   q: quit", ""]
         if now - self._status_at > 3.0:
             lines.append("no collector: collection/status is silent")
         else:
@@ -84,5 +89,5 @@ class LabelBoard:
             lines.append(f"{state}   {rate} pairs/s   {self._status.get('total', 0)} samples   {free} GB free")
             lines.append(str(self._status.get("message", ""))[:240])
         pending = now - self._changed_at < _SETTLE_S
-        lines.append("labels change …" if pending else f"labels: {self.text(now) or '(nothing)'}")
+        lines.append("labels change …" if pending else f"labels: {self.text(now) or '(nobody says)'}")
         return [*lines, self.message]

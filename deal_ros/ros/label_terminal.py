@@ -25,7 +25,7 @@ from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
-from deal_ros.labels import check_classes
+from deal_ros.labels import check_classes, label_text
 from deal_ros.ros.label_board import LabelBoard
 from deal_ros.ros.qos import LATCHED
 from deal_ros.ros.run import end_process, leave_graph
@@ -72,7 +72,7 @@ class LabelTerminal(Node):
         self._labels.publish(String(data=text))
 
     def leave(self) -> None:
-        """Say that nothing is in view, and wait a moment until the collector has heard it."""
+        """Say that nobody says any more what is in view, and wait a moment until the collector has heard it."""
         self._published = None
         self.publish("")
         until = time.monotonic() + _LEAVE_S
@@ -99,12 +99,12 @@ class LabelTerminal(Node):
             return
         if isinstance(status, dict):
             self._board.learn(status)
-            labels = status.get("labels")
-            self._heard |= isinstance(labels, list) and ", ".join(map(str, labels)) == self._published
+            labels = status.get("labels", [])
+            self._heard |= isinstance(labels, (list, type(None))) and label_text(labels) == self._published
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run until q, Ctrl-C, or the terminal is closed; then nothing is in view any more."""
+    """Run until q, Ctrl-C, or the terminal is closed; then nobody says what is in view any more."""
     arguments = list(sys.argv[1:] if args is None else args)
     parser = argparse.ArgumentParser(prog="deal label", description=__doc__)
     parser.add_argument("--classes", default="", help="comma-separated; default: those of the running collector")

@@ -152,6 +152,7 @@ def test_split_files_are_one_recording(tmp_path, store, storage) -> None:
 def test_labels_hold_from_their_log_time_until_the_next(tmp_path, store) -> None:
     frames = list(recording(10, label=None))
     labels = [
+        (LABELS_TOPIC, START + 50_000_000, text("nothing")),
         (LABELS_TOPIC, START + 250_000_000, text("milk")),
         (LABELS_TOPIC, START + 450_000_000, text("milk, butter")),
         (LABELS_TOPIC, START + 650_000_000, text("../etc/passwd")),
@@ -161,8 +162,8 @@ def test_labels_hold_from_their_log_time_until_the_next(tmp_path, store) -> None
     messages = sorted(frames + labels, key=lambda message: message[1])
     report = import_bag(write_bag(tmp_path / "bag", messages), store, ALL)
     found = [set(entry.labels) for entry in store.entries()]
-    assert found == [{"milk"}, {"milk"}, {"milk", "butter"}, {"milk", "butter"}, {"ketchup"}]
-    assert report.frames == {"stored": 5, "not_labelled": 5, "bad_labels": 1}
+    assert found == [set(), set(), {"milk"}, {"milk"}, {"milk", "butter"}, {"milk", "butter"}, {"ketchup"}]
+    assert report.frames == {"stored": 7, "not_labelled": 3, "bad_labels": 1}
     assert "class name must be" in report.problems["bad_labels"]
     assert report.samples_per_class == {"milk": 4, "butter": 2, "ketchup": 1}
 

@@ -177,7 +177,7 @@ class Labels(Target):
         self.errors = (LabelError,)
 
     def make(self, rng: random.Random, *, damaged: bool) -> Any:
-        text = rng.choice(("milk, ketchup", "milk", "", "orange juice,butter", "a.b-c_d"))
+        text = rng.choice(("milk, ketchup", "milk", "", "nothing", "orange juice,butter", "a.b-c_d"))
         if not damaged:
             return text
         if rng.random() < 0.02:
@@ -190,7 +190,7 @@ class Labels(Target):
     def run(self, item: Any) -> None:
         from deal_ros.labels import parse_labels
 
-        for name in parse_labels(item):
+        for name in parse_labels(item) or ():
             assert 0 < len(name) <= 64
             assert (self.folder / f"{name}.png").parent == self.folder
             assert name.isprintable()

@@ -60,6 +60,22 @@ def test_labelled_frames_are_stored_whatever_the_publisher_offers_and_when_it_ch
         assert sample.camera_matrix[0, 0] == 50.0
 
 
+def test_frames_of_no_class_are_stored_when_somebody_says_so(graph, tmp_path):
+    node, status = start(graph, tmp_path)
+    camera = Camera(graph).run()
+    labels = graph.latched("labels")
+    labels.publish(String(data="nothing"))
+    graph.wait(lambda: status().get("state") == "gathering" and status()["total"] >= 2, "samples of no class")
+    assert status()["labels"] == []
+    assert status()["sequence"].endswith("-nothing")
+    assert "in view: nothing" in node.text()
+    camera.stop()
+    assert node.stop()[0] == 0
+    with SampleStore.open(tmp_path / "store") as store:
+        assert store.labels(0) == frozenset()
+        assert set(store.counts().values()) == {0}
+
+
 def test_labels_of_a_publisher_that_latches_nothing_are_heard(graph, tmp_path):
     """`ros2 topic pub`, Foxglove and most applications publish with the default QoS, which a latched reader refuses."""
     node, status = start(graph, tmp_path)
@@ -202,7 +218,7 @@ def test_capture_undo_and_enable_answer_with_what_a_person_can_act_on(graph, tmp
     graph.wait(lambda: status()["pair_rate_hz"] > 5, "pairs")
     answer = graph.trigger("sample_collector/capture")
     assert not answer.success
-    assert answer.message == "nothing is labelled: publish class names on the labels topic first"
+    assert answer.message == "nobody says what is in view: publish class names on the labels topic first"
     labels = graph.latched("labels")
     labels.publish(String(data="milk, ketchup"))
     graph.wait(lambda: status()["labels"] == ["ketchup", "milk"], "labels")
@@ -235,7 +251,7 @@ def test_what_a_disabled_collector_captures_is_labelled_and_fits_the_disk(graph,
     assert graph.enable("sample_collector/enable", False).success
     answer = graph.trigger("sample_collector/capture")
     assert not answer.success, "an image without labels would count as one of no class at all"
-    assert "nothing is labelled" in answer.message
+    assert "nobody says what is in view" in answer.message
     graph.latched("labels").publish(String(data="milk"))
     graph.wait(lambda: status()["labels"] == ["milk"], "labels")
     assert graph.set(node, min_disk_free_gb=1e5)["min_disk_free_gb"].successful
@@ -261,7 +277,7 @@ def test_labels_said_again_are_the_same_recording_and_do_not_outlive_the_subscri
     graph.wait(lambda: status()["sequence"] != sequence, "other labels, another recording")
     graph.change_state(node, "deactivate")
     graph.change_state(node, "activate")
-    graph.wait(lambda: status()["labels"] == [] and status()["state"] == "no_labels", "nobody has said what is in view")
+    graph.wait(lambda: status()["labels"] is None and status()["state"] == "no_labels", "nobody says what is in view")
 
 
 def test_silence_is_explained_with_topics_rates_offset_and_remedy(graph, tmp_path):

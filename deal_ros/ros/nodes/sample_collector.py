@@ -19,7 +19,7 @@ from std_srvs.srv import SetBool, Trigger
 from deal_ros.datasets.keyframes import KeyframeConfig, KeyframeSelector
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.store_files import StoreError
-from deal_ros.labels import LabelError, exposed_before
+from deal_ros.labels import LabelError, exposed_before, label_text
 from deal_ros.pairing import Pair
 from deal_ros.ros.collection import Collection, CollectionError, Labelled, Limits
 from deal_ros.ros.diagnostics import ERROR, WARN, Status
@@ -129,7 +129,7 @@ class SampleCollector(PorchNode):
             labels = self._collection.set_labels(message.data, self.parameters["sequence"])
             if labels != before:
                 self._labels_at = self.get_clock().now().nanoseconds
-                self.get_logger().info(f"in view: {', '.join(sorted(labels)) or 'nothing, gathering stops'}")
+                self.get_logger().info(f"in view: {label_text(labels) or 'nobody says what, gathering stops'}")
         except LabelError as error:
             self._label_error = f"labels refused, gathering stops: {error}"
             self.get_logger().error(self._label_error)
@@ -183,7 +183,7 @@ class SampleCollector(PorchNode):
         item = Labelled(self._newest[1], self._collection.labels, self._collection.sequence)
         name = self._collection.capture(self._sample(item), item.sequence)
         self._report()
-        return f"stored {name} as {', '.join(sorted(item.labels))}"
+        return f"stored {name} as {label_text(item.labels)}"
 
     def _undo(self) -> str:
         if self._collection is None:
