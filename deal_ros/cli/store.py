@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--samples-per-file", type=int, default=10_000, metavar="N", help="default: %(default)s")
     undo = action("undo", "remove the newest samples")
     undo.add_argument("--count", type=int, default=1, metavar="N", help="how many; default: %(default)s")
-    repair = action("repair", "remove files without a line and lines without files")
+    repair = action("repair", "set aside files without a line and lines without files, in the folder removed")
     repair.add_argument("--decode", action="store_true", help="also drop samples whose images are damaged")
 
 

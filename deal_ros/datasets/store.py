@@ -24,6 +24,7 @@ import logging
 import os
 import threading
 import weakref
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -229,7 +230,7 @@ class SampleStore:
         where = f"{self.path}/samples.jsonl: byte {row['offset']}"
         try:
             line = read_line(self._file, int(row["offset"]))
-            if not line:
+            if zlib.crc32(line) != row["checksum"]:
                 raise StoreError(f"{where}: sample {index} has been undone since the store was opened; begin anew")
             return Entry.from_line(line)
         except (LineError, OSError) as error:
@@ -255,18 +256,6 @@ class SampleStore:
     def counts(self) -> dict[str, int]:
         """Count the samples per class, in id order."""
         return {name: int(count) for name, count in zip(self.classes, self._counts)}
-
-    def refresh(self) -> int:
-        """Take up what a writer has appended since; returns the number of new samples. For readers."""
-        with self._mutex:
-            before = len(self._index)
-            self._header = StoreHeader.read(self.path)
-            if os.fstat(self._file).st_size < self._index.end:  # the writer undid something
-                self._index = StoreIndex(self.classes)
-            self._index.set_classes(self.classes)
-            self._index.read(self._file)
-            self._count()
-            return len(self._index) - before
 
     # --- writing ------------------------------------------------------------------------------------------------------
 
@@ -349,12 +338,12 @@ class SampleStore:
             try:
                 write_intent(self.path, names)
                 os.ftruncate(self._file, end)
+                self._index.cut(size, end, prefix_checksum(self._file, end))
+                self._cached = min(self._cached, size)
+                self._count()
                 os.fsync(self._file)
             except OSError as error:
                 raise StoreError(f"{self.path}: undo failed: {explain(error)}") from error
-            self._index.cut(size, end, prefix_checksum(self._file, end))
-            self._cached = min(self._cached, size)
-            self._count()
             remove_files(self.path, names)
             forget_intent(self.path, names)
             return names
@@ -416,7 +405,7 @@ class SampleStore:
         self._counts = [int(self._index.has_label(number).sum()) for number in range(len(self.classes))]
 
     def _row(self, index: int) -> Any:
-        if not -len(self) <= index < len(self):
+        if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {len(self)}")
         return self._index.rows[index]
 

@@ -15,6 +15,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,21 @@ _SEQUENCE_LIMIT = 256
 _BLOCK = 1 << 22
 MAX_LINE_BYTES = 1 << 16
 CACHE_NAME = "index.npz"
-_CACHE_VERSION = 1
-_ROW = np.dtype([("offset", "<i8"), ("stamp", "<i8"), ("labels", "<u8", (4,)), ("sequence", "<i4"), ("labelled", "u1")])
+UNKNOWN_CLASS = "unknown class"
+"""Begins the reason why a line is broken that names a class which ``store.json`` lacks."""
+_CACHE_VERSION = 2
+_ROW = np.dtype(
+    [
+        ("offset", "<i8"),
+        ("stamp", "<i8"),
+        ("labels", "<u8", (4,)),
+        ("sequence", "<i4"),
+        ("labelled", "u1"),
+        ("checksum", "<u4"),  # of the line, without its newline
+    ]
+)
 
-_Row = tuple[int, int, tuple[int, ...], int, bool]
+_Row = tuple[int, int, tuple[int, ...], int, bool, int]
 _NO_LABELS = (0, 0, 0, 0)
 _KNOWN_LIMIT = 100_000
 _PLAIN = rb"[ !#-\[\]-~]"  # printable ASCII that JSON writes as it is
@@ -177,14 +189,14 @@ class StoreIndex:
 
     @property
     def rows(self) -> NDArray[Any]:
-        """Return the rows as a structured array: offset, stamp, labels (256 bits), sequence, labelled."""
+        """Return the rows as a structured array: offset, stamp, labels (256 bits), sequence, labelled, checksum."""
         return self._rows[: self._size]
 
     def add_line(self, line: bytes) -> None:
         """Add a line (newline included) that follows directly behind those covered."""
         start = self.end
         self._pass_over(line)
-        self._append([self._parsed(start, line)])
+        self._append([self._parsed(start, line.rstrip(b"\n"))])
 
     def _parsed(self, start: int, line: bytes) -> _Row | None:
         try:
@@ -193,7 +205,8 @@ class StoreIndex:
         except LineError as error:
             self.broken.append(f"byte {start}: {error}")
             return None
-        return start, entry.stamp_ns, words, self._sequence_id(entry.sequence), entry.labels is not None
+        number = self._sequence_id(entry.sequence)
+        return start, entry.stamp_ns, words, number, entry.labels is not None, zlib.crc32(line)
 
     def _parsed_fast(self, start: int, line: bytes) -> _Row | None:
         """As :meth:`_parsed`, for lines exactly as we write them; three times faster, which a million lines need."""
@@ -210,7 +223,7 @@ class StoreIndex:
         number = self._known_sequences.get(sequence)
         if number is None:
             number = self._known_sequences[sequence] = self._sequence_id(sequence.decode("ascii"))
-        return start, int(stamp), known[0], number, known[1]
+        return start, int(stamp), known[0], number, known[1], zlib.crc32(line)
 
     def _append(self, found: Sequence[_Row | None]) -> None:
         rows = np.array([row for row in found if row is not None], _ROW)
@@ -277,7 +290,8 @@ class StoreIndex:
             temporary.replace(folder / CACHE_NAME)
         except OSError as error:
             logger.info("%s: index cache not written: %s", folder, error)
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # a read-only mount refuses this, too
+                temporary.unlink()
 
     def load(self, folder: Path, descriptor: int) -> bool:
         """Take over the cache if it describes a beginning of the open ``samples.jsonl``; False otherwise."""
@@ -292,10 +306,20 @@ class StoreIndex:
                 classes = json.loads(str(file["classes"][0]))
                 if version != _CACHE_VERSION or not 0 <= end <= length or classes != list(self.classes)[: len(classes)]:
                     return False
-                if _checksum(descriptor, end) != checksum:
+                if prefix_checksum(descriptor, end) != checksum:
                     return False
                 rows = np.array(file["rows"])
-        except (OSError, ValueError, KeyError, IndexError, TypeError, zipfile.BadZipFile, zlib.error, EOFError):
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            IndexError,
+            TypeError,
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            RuntimeError,
+        ):
             return False
         if rows.dtype != _ROW or rows.ndim != 1 or not isinstance(sequences, list):
             return False
@@ -314,7 +338,7 @@ class StoreIndex:
         bits = 0
         for name in labels:
             if name not in self._class_ids:
-                raise LineError(f"unknown class {name[:80]!r}")
+                raise LineError(f"{UNKNOWN_CLASS} {name[:80]!r}")
             bits |= 1 << self._class_ids[name]
         return tuple((bits >> shift) & 0xFFFFFFFFFFFFFFFF for shift in (0, 64, 128, 192))
 
@@ -338,10 +362,6 @@ def read_line(descriptor: int, offset: int) -> bytes:
 
 def prefix_checksum(descriptor: int, length: int) -> int:
     """CRC-32 of the first ``length`` bytes of an open file."""
-    return _checksum(descriptor, length)
-
-
-def _checksum(descriptor: int, length: int) -> int:
     checksum = 0
     for block in _blocks(descriptor, length):
         checksum = zlib.crc32(block, checksum)

@@ -14,7 +14,9 @@ import hashlib
 import io
 import os
 import random
+import shutil
 import tarfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -32,7 +34,7 @@ from deal_ros.datasets.store_files import (
     replace_synced,
     sync_folder,
 )
-from deal_ros.datasets.store_index import Entry
+from deal_ros.datasets.store_index import UNKNOWN_CLASS, Entry
 from deal_ros.images import metres_from_units, units_from_metres
 from deal_ros.sample import IGNORE_ID
 
@@ -232,7 +234,7 @@ def export_tar(
 
 @dataclasses.dataclass(frozen=True)
 class RepairReport:
-    """What :func:`repair` found: orphaned files removed, and samples dropped because a file is missing or damaged."""
+    """What :func:`repair` set aside: files without a line, samples of which a file is missing or damaged, and lines."""
 
     orphans: tuple[str, ...]
     dropped: tuple[str, ...]
@@ -240,7 +242,9 @@ class RepairReport:
 
 
 def repair(path: str | Path, *, decode: bool = False, report: Report | None = None) -> RepairReport:
-    """Look at every file of a store: remove files without a line, and lines whose files are missing.
+    """Look at every file of a store: set aside files without a line, and lines whose files are missing.
+
+    Nothing is deleted: files go to the store's folder ``removed``, the former list of samples beside them.
 
     Args:
         path: the store; no other process may write to it.
@@ -248,11 +252,16 @@ def repair(path: str | Path, *, decode: bool = False, report: Report | None = No
         report: hears how far it is.
 
     Raises:
-        StoreError: if it cannot be opened or written.
+        StoreError: if it cannot be opened, read or written, or names classes that ``store.json`` lacks.
     """
     names: set[str] = set()
     dropped: list[str] = []
     with SampleStore.open(path, writable=True) as store:
+        if any(UNKNOWN_CLASS in line for line in store.broken_lines):
+            raise StoreError(
+                f"{store.path}: samples name classes that store.json lacks ({store.broken_lines[0]}); restore its list"
+                " of classes first: nothing has been changed"
+            )
         kept = store.path / ".samples.jsonl.new"
         with kept.open("wb") as lines:
             for index in range(len(store)):
@@ -261,6 +270,8 @@ def repair(path: str | Path, *, decode: bool = False, report: Report | None = No
                     for kind, _ in _files_of(entry):
                         read_image(store.path, kind, entry) if decode else _checked(store, kind, entry)
                 except StoreError as error:
+                    if isinstance(error.__cause__, OSError) and not isinstance(error.__cause__, FileNotFoundError):
+                        raise  # it may be readable again tomorrow
                     dropped.append(str(error))
                     continue
                 names.add(entry.id)
@@ -270,7 +281,10 @@ def repair(path: str | Path, *, decode: bool = False, report: Report | None = No
             lines.flush()
             os.fsync(lines.fileno())
         broken = store.broken_lines
+        removed = store.path / "removed"
         if dropped or broken:
+            removed.mkdir(exist_ok=True)
+            shutil.copy2(store.path / "samples.jsonl", removed / f"samples.{time.strftime('%Y%m%d-%H%M%S')}.jsonl")
             kept.replace(store.path / "samples.jsonl")
             sync_folder(store.path)
         kept.unlink(missing_ok=True)
@@ -279,7 +293,8 @@ def repair(path: str | Path, *, decode: bool = False, report: Report | None = No
             folder = store.path / kind
             for item in sorted(folder.iterdir()) if folder.is_dir() else []:
                 if item.stem not in names:
-                    item.unlink()
+                    (removed / kind).mkdir(parents=True, exist_ok=True)
+                    item.replace(removed / kind / item.name)
                     orphans.append(f"{kind}/{item.name}")
     return RepairReport(tuple(orphans), tuple(dropped), broken)
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import os
@@ -48,6 +49,52 @@ def test_a_reader_is_told_that_a_sample_was_undone(path) -> None:
             writer.undo(1)
             with pytest.raises(StoreError, match="sample 1 has been undone since the store was opened"):
                 reader[1]
+
+
+@pytest.mark.parametrize("replacement", [frozenset({"ketchup"}), frozenset({"milk"}), None])
+def test_a_reader_never_takes_a_new_sample_for_an_undone_one(path, replacement) -> None:
+    with SampleStore.create(path, CLASSES) as writer:
+        writer.append(frame(0))
+        writer.append(frame(1))
+        with SampleStore.open(path) as reader:
+            writer.undo(1)
+            writer.append(frame(2, replacement))
+            assert reader[0].labels == {"milk"}
+            with pytest.raises(StoreError, match="sample 1 has been undone since the store was opened"):
+                reader[1]
+        with SampleStore.open(path) as anew:
+            assert anew[1].labels == replacement
+
+
+def test_after_an_undo_that_could_not_be_synced_the_next_sample_is_stored(path, monkeypatch) -> None:
+    with SampleStore.create(path, CLASSES) as store:
+        store.append(frame(0))
+        store.append(frame(1))
+        with monkeypatch.context() as patched:
+            real, calls = os.fsync, []
+
+            def failing(descriptor):
+                calls.append(descriptor)
+                if descriptor == store._file:
+                    raise OSError(errno.EIO, "Input/output error")
+                real(descriptor)
+
+            patched.setattr(os, "fsync", failing)
+            with pytest.raises(StoreError, match="undo failed"):
+                store.undo(1)
+        assert len(store) == 1
+        store.append(frame(2))
+        assert store[1].stamp_ns == frame(2).stamp_ns
+    with SampleStore.open(path) as store:
+        assert [sample.stamp_ns for sample in store] == [frame(0).stamp_ns, frame(2).stamp_ns]
+
+
+def test_positions_are_counted_from_the_beginning(path) -> None:
+    with SampleStore.create(path, CLASSES) as store:
+        store.append(frame(0))
+        for ask in (store.__getitem__, store.labels, store.sequence):
+            with pytest.raises(IndexError):
+                ask(-1)
 
 
 def test_a_sample_comes_back_exactly(path) -> None:
@@ -125,18 +172,6 @@ def test_only_one_writer(path) -> None:
             SampleStore.open(path, writable=True)
         SampleStore.open(path).close()
     SampleStore.open(path, writable=True).close()
-
-
-def test_a_reader_sees_new_samples_after_refresh(path) -> None:
-    with SampleStore.create(path, CLASSES) as writer, SampleStore.open(path) as reader:
-        writer.append(frame(0))
-        writer.add_classes(["cookies"])
-        writer.append(frame(1, frozenset({"cookies"})))
-        assert len(reader) == 0
-        assert reader.refresh() == 2
-        assert reader.labels(1) == {"cookies"}
-        writer.undo(2)
-        assert reader.refresh() == -2
 
 
 def test_workers_get_their_own_store(path) -> None:

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import errno
 import json
+import os
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -161,12 +163,41 @@ def test_repair_sweeps_orphans_and_drops_what_is_missing(kitchen) -> None:
     assert len(report.dropped) == 1
     assert len(report.broken_lines) == 1
     assert "rgb/orphan.png" in report.orphans
+    assert (kitchen / "removed" / "rgb" / "orphan.png").is_file()
+    assert (kitchen / "removed" / "rgb" / f"{names[7]}.png").is_file(), "what a broken line named can be had again"
+    former = next((kitchen / "removed").glob("samples.*.jsonl")).read_bytes()
+    assert former == b"".join(lines)
     assert len(repair(kitchen, decode=True).dropped) == 1
     again = repair(kitchen, decode=True)
     assert (again.orphans, again.dropped, again.broken_lines) == ((), (), ())
     with SampleStore.open(kitchen) as store:
         assert [entry.id for entry in store.entries()] == [n for k, n in enumerate(names) if k not in (3, 5, 7)]
         assert len([store[index] for index in range(len(store))]) == 17
+
+
+def test_repair_changes_nothing_where_the_list_of_classes_has_lost_a_name(kitchen) -> None:
+    header = json.loads((kitchen / "store.json").read_text())
+    lost, header["classes"] = header["classes"][-1], header["classes"][:-1]
+    (kitchen / "store.json").write_text(json.dumps(header))
+    before = {path: path.read_bytes() for path in kitchen.rglob("*") if path.is_file() and path.suffix != ".npz"}
+    with pytest.raises(StoreError, match=f"store.json lacks .*unknown class '{lost}'.*nothing has been changed"):
+        repair(kitchen)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_repair_drops_nothing_that_cannot_be_read_now(kitchen, monkeypatch) -> None:
+    real = os.open
+
+    def failing(path, *arguments, **options):
+        if str(path).endswith(".png") and "rgb" in str(path):
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "open", failing)
+    with pytest.raises(StoreError, match="Input/output error"):
+        repair(kitchen, decode=True)
+    monkeypatch.undo()
+    assert not repair(kitchen, decode=True).dropped
 
 
 def test_command_line(tmp_path, kitchen, capsys) -> None:
