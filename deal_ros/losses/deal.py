@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from deal_ros.filters.depth_edges import PLANE_FREE, DepthEdgeConfig, depth_edges, depth_edges_with_sides
+from deal_ros.filters.depth_edges import DepthEdgeConfig, depth_edges, depth_edges_with_sides
 from deal_ros.filters.sobel import gradient_magnitude, sobel_gradients
 
 CamActivation = Literal["minmax", "relu_max", "sigmoid", "none"]
@@ -103,9 +103,12 @@ class DepthEdgeAlignmentConfig:
 
 
 RECOMMENDED = DepthEdgeAlignmentConfig(
-    average="balanced", upsample=4, edge_owner="nearer", edges=replace(PLANE_FREE, fill=2)
+    average="balanced",
+    upsample=4,
+    edge_owner="nearer",
+    edges=DepthEdgeConfig(form="lap", normalization="step", range_clamp=1.6, fill=2),
 )
-"""What our experiments say to start from: fine edges, balanced, blind to planes, of the nearer side (method.md)."""
+"""What was measured (results.md) and recipes for sensors have: fine, balanced, blind to planes, of the nearer side."""
 
 
 @dataclass(frozen=True)
