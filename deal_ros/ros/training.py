@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deal_ros.datasets.store import SampleStore
+from deal_ros.datasets.store_files import replace_synced
 from deal_ros.ros.child import Child, missing_samples, training_command
 from deal_ros.ros.models import confine
 
@@ -24,7 +25,7 @@ _CANCEL_GRACE_S = 20.0
 
 
 ALLOWED_OPTIONS = ("--losses", "--seeds", "--smoke", "--set", "--device")
-"""Arguments of ``deal run`` that may come over a parameter; none of them says where to read or write."""
+"""Arguments of ``deal run`` that may come over a parameter; none of them is a path to write to."""
 
 
 class TrainingError(ValueError):
@@ -77,6 +78,38 @@ def check_options(options: Sequence[str]) -> None:
     for option in options:
         if option.startswith("-") and option.partition("=")[0] not in ALLOWED_OPTIONS:
             raise TrainingError(f"options must be among {', '.join(ALLOWED_OPTIONS)}, got {option[:80]!r}")
+
+
+def check_samples(counts: Mapping[str, int], labelled: int, least: int) -> list[str]:
+    """Refuse a store that nothing can be learnt from; return classes that no sample shows, which are let be.
+
+    Args:
+        counts: samples per class.
+        labelled: samples that have labels, those of no class included.
+        least: samples that each class must have, if it has any: names stay in a store for ever, mistyped ones too.
+
+    Raises:
+        TrainingError: naming what is missing.
+
+    Example:
+        >>> check_samples({"milk": 9, "ketchup": 8, "mlik": 0}, 17, least=8)
+        ['mlik']
+    """
+    shown = {name: count for name, count in counts.items() if count}
+    if not shown:
+        raise TrainingError("the store has no sample of any class; collect labelled samples first")
+    if missing := missing_samples(shown, least):
+        lacking = ", ".join(f"{name}: {count} more" for name, count in sorted(missing.items()))
+        raise TrainingError(
+            f"too few samples, at least {least} per class are needed; missing {lacking}."
+            " A class that shall not be learnt: `deal store relabel --rename NAME=`"
+        )
+    if everywhere := sorted(name for name, count in shown.items() if count == labelled):
+        raise TrainingError(
+            f"{', '.join(everywhere)}: in view in all {labelled} samples; what is never absent cannot be learnt:"
+            " show other classes alone, or the scene without any, labelled 'nothing'"
+        )
+    return sorted(counts.keys() - shown.keys())
 
 
 def last_bundle(models_folder: Path) -> Path | None:
@@ -135,6 +168,7 @@ class Training:
         store: Path,
         models_folder: Path,
         counts: Mapping[str, int],
+        labelled: int,
         *,
         min_samples: int = 1,
         options: Sequence[str] = (),
@@ -150,7 +184,8 @@ class Training:
             store: sample store.
             models_folder: the run's folder is made in it.
             counts: samples per class.
-            min_samples: least samples of each class.
+            labelled: samples that have labels.
+            min_samples: least samples of each class that has any.
             options: further arguments.
             resume: whether an unfinished run may be continued.
             niceness: see :class:`Child`.
@@ -170,12 +205,7 @@ class Training:
             check_options(options)
             if not recipe.is_file():
                 raise TrainingError(f"recipe {str(recipe)!r} does not exist; set the recipe parameter to a file")
-            if not counts:
-                raise TrainingError(f"store {store} has no classes; collect labelled samples first")
-            missing = missing_samples(counts, min_samples)
-            if missing:
-                lacking = ", ".join(f"{name}: {count} more" for name, count in sorted(missing.items()))
-                raise TrainingError(f"too few samples, at least {min_samples} per class are needed; missing {lacking}")
+            unseen = check_samples(counts, labelled, min_samples)
             models_folder.mkdir(parents=True, exist_ok=True)
             digest = hashlib.sha256(recipe.read_bytes()).hexdigest()  # an edited recipe is another run
             request = {"recipe": str(recipe), "sha256": digest, "store": str(store), "options": list(options)}
@@ -192,7 +222,10 @@ class Training:
                 self._finish(FAILED, f"the training process cannot be started: {error}")
                 raise
         self._on_change()
-        return f"{'resumed' if resumed else 'started'} {run.name}; follow it on training/status"
+        answer = f"{'resumed' if resumed else 'started'} {run.name}; follow it on training/status"
+        if resumed:
+            answer += "; it keeps the samples that it began with, parameter resume:=false takes all"
+        return answer + (f"; no sample shows {', '.join(unseen)}" if unseen else "")
 
     def cancel(self) -> str:
         """Ask the run to save a checkpoint and stop.
@@ -326,6 +359,4 @@ class Training:
 
     def _write_note(self, path: Path, note: Mapping[str, Any]) -> None:
         self._note = path
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(note, indent=2), encoding="utf-8")
-        temporary.replace(path)
+        replace_synced(path, json.dumps(note, indent=2).encode())  # after a power cut the robot starts with this model

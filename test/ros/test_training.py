@@ -27,7 +27,7 @@ from deal_ros.ros.training import (
     last_bundle,
 )
 
-COUNTS = {"milk": 9, "ketchup": 8}
+COUNTS, LABELLED = {"milk": 9, "ketchup": 8}, 17
 GOOD = """
 import json, sys, time
 for done in range(1, 4):
@@ -66,9 +66,8 @@ def training():
 def begin(training, tmp_path, text, text_of_recipe="name: test\n", **options):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text_of_recipe)
-    return training.start(
-        recipe, tmp_path / "store", tmp_path / "models", COUNTS, min_samples=8, command=script(text), **options
-    )
+    options = {"min_samples": 8, "command": script(text), **options}
+    return training.start(recipe, tmp_path / "store", tmp_path / "models", COUNTS, LABELLED, **options)
 
 
 def wait_for(condition, timeout_s=20.0):
@@ -101,12 +100,15 @@ def test_reports_become_status_and_the_result_its_end(training, tmp_path):
 def test_start_is_refused_with_what_is_missing(training, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     with pytest.raises(TrainingError, match=r"recipe .* does not exist"):
-        training.start(recipe, tmp_path, tmp_path / "models", COUNTS)
+        training.start(recipe, tmp_path, tmp_path / "models", COUNTS, LABELLED)
     recipe.write_text("")
     with pytest.raises(TrainingError, match="missing ketchup: 2 more, milk: 1 more"):
-        training.start(recipe, tmp_path, tmp_path / "models", COUNTS, min_samples=10)
-    with pytest.raises(TrainingError, match="no classes"):
-        training.start(recipe, tmp_path, tmp_path / "models", {})
+        training.start(recipe, tmp_path, tmp_path / "models", COUNTS, LABELLED, min_samples=10)
+    for counts in ({}, {"milk": 0}):
+        with pytest.raises(TrainingError, match="no sample of any class"):
+            training.start(recipe, tmp_path, tmp_path / "models", counts, 0)
+    with pytest.raises(TrainingError, match=r"milk: in view in all 12 samples.*labelled 'nothing'"):
+        training.start(recipe, tmp_path, tmp_path / "models", {"milk": 12, "ketchup": 9}, 12)
     with pytest.raises(TrainingError, match="no training is running"):
         training.cancel()
     assert not (tmp_path / "models").exists()
@@ -128,9 +130,8 @@ def test_a_cancelled_run_goes_on_where_it_stopped(training, tmp_path):
     assert training.status().state == CANCELLING
     first = wait_end(training)
     assert first.state == CANCELLED
-    assert (
-        begin(training, tmp_path, COUNTING) == f"resumed {first.run.rpartition('/')[2]}; follow it on training/status"
-    )
+    answer = begin(training, tmp_path, COUNTING)
+    assert answer.startswith(f"resumed {first.run.rpartition('/')[2]}; follow it on training/status; it keeps")
     wait_for(lambda: training.status().done > first.done)
     assert training.status().run == first.run
     wait_for(lambda: training.status().eta_s is not None)

@@ -114,6 +114,9 @@ class Segmenter(PorchNode):
         """Use new settings from the next frame on."""
         if self._core is not None and any(name in _SETTINGS for name in values):
             self._core.settings = self._settings()
+        model = self._core.models.running if self._core is not None else None
+        if "min_confidence" in values and model is not None and self._outputs is not None:
+            self._outputs.announce(model.classes, values["min_confidence"])
 
     def diagnose(self, status: Status) -> None:
         """Model, rates, latency, where each frame went."""

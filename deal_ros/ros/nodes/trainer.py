@@ -101,12 +101,13 @@ class Trainer(PorchNode):
         if not p["recipe"]:
             raise TrainingError("no recipe: set the recipe parameter to a file such as config/recipes/robot.yaml")
         with SampleStore.open(self._folder("store")) as store:
-            counts = store.counts()
+            counts, labelled = store.counts(), int(store.index.rows["labelled"].sum())
         answer = self._training.start(
             self._folder("recipe"),
             self._folder("store"),
             self._folder("models_folder"),
             counts,
+            labelled,
             min_samples=p["min_samples_per_class"],
             options=p["options"],
             resume=p["resume"],
