@@ -13,8 +13,10 @@ splits of one data set, and leakage between them is looked for. Exit code 0: hea
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from deal_ros.cli import UsageError
+from deal_ros.cli.options import apply_changes
 from deal_ros.cli.reporting import add_progress_argument, print_json, progress_reporter
 from deal_ros.engine.progress import Progress
 
@@ -55,10 +57,12 @@ def run(args: argparse.Namespace) -> int:
         report_progress(Progress("check", done, total))
 
     kept: list = []
+    options: dict[str, Any] = {}
+    apply_changes(options, args.option, "--option")
     report = check(
         args.paths,
         CheckConfig(max_samples=args.samples),
-        options=_options(args.option),
+        options=options,
         on_sample=on_sample,
         keep=kept if args.sheet else None,
     )
@@ -69,16 +73,3 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(report.to_text())
     return 0 if report.healthy else 1
-
-
-def _options(pairs: list[str]) -> dict[str, object]:
-    options: dict[str, object] = {}
-    for pair in pairs:
-        name, separator, value = pair.partition("=")
-        if not separator or not name:
-            raise UsageError(f"--option must be NAME=VALUE, got {pair!r}")
-        try:
-            options[name] = float(value)
-        except ValueError:
-            options[name] = value
-    return options

@@ -39,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure."""
     from deal_ros.config import from_mapping
+    from deal_ros.datasets.base import need_classes
     from deal_ros.engine.distributed import distributed
     from deal_ros.engine.evaluate import EvaluateConfig, evaluate_cam, evaluate_labels, evaluate_student
     from deal_ros.engine.progress import ignore_progress
@@ -56,11 +57,13 @@ def run(args: argparse.Namespace) -> int:
         reports["on_progress"] = progress_reporter(args.progress) if ranks.first else ignore_progress
         if args.bundle is not None:
             student, spec = read_bundle(args.bundle)
+            need_classes(dataset, spec.classes, str(args.bundle))
             figures = evaluate_student(dataset, student, config, input_size=spec.input_size, **reports)
         elif args.labels is not None:
             figures = evaluate_labels(dataset, args.labels, config, **reports)
         else:
-            network, _, trained = load_cam(args.cam, ranks.device)
+            network, classes, trained = load_cam(args.cam, ranks.device)
+            need_classes(dataset, classes, str(args.cam))
             seeds = PseudoLabelStageConfig(labels=PseudoLabelConfig(refine=args.refine))
             refined = args.refine != "none"
             figures = evaluate_cam(dataset, network, seeds, trained.loader.size, config, refined=refined, **reports)

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from deal_ros.config import ConfigError
 from deal_ros.datasets.bag_fleet import sequence_names
 from deal_ros.datasets.bag_frames import DecodedFrame, RawFrame, decode_frame, printable
 from deal_ros.datasets.bag_labels import ConstantLabels, LabelSource, TopicLabels, load_intervals
@@ -140,7 +141,7 @@ def import_bags(
             for job, number in jobs.items():
                 try:
                     reports[number] = job.result()
-                except BagError as error:
+                except (BagError, ConfigError) as error:
                     failed[str(paths[number])] = str(error)
         except BaseException:  # Ctrl-C, a full disk: the other readers end at their next message
             stop.set()
@@ -250,7 +251,7 @@ class _BagImport:
             self.store.add_classes(self.config.label)
             return ConstantLabels(frozenset(self.config.label))
         if self.config.labels_file:
-            intervals = load_intervals(self.config.labels_file, self.sequence.split("/")[-1], self.start_ns)
+            intervals = load_intervals(self.config.labels_file, self.bag.name, self.start_ns)
             self.store.add_classes(sorted(intervals.names()))
             return intervals
         return TopicLabels()

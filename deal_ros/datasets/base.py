@@ -4,13 +4,43 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+import zlib
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from deal_ros.sample import Sample
+
+_IDENTIFYING = 1000
 
 
 class DatasetError(ValueError):
     """A data set that cannot be read; the message names the file, what was expected and where it comes from."""
+
+
+def need_classes(dataset: SampleDataset, classes: Sequence[str], whose: str) -> None:
+    """Refuse a data set of other classes than ``classes``, or of the same in another order.
+
+    Args:
+        dataset: what is to be used.
+        classes: names in id order.
+        whose: what was trained for them, for the message.
+
+    Raises:
+        DatasetError: if they differ.
+    """
+    if tuple(classes) != tuple(dataset.classes):
+        raise DatasetError(
+            f"data set must have the classes that {whose} was trained for ({', '.join(classes)}), in this order,"
+            f" got {', '.join(dataset.classes)}"
+        )
+
+
+def data_identity(dataset: SampleDataset) -> dict[str, Any]:
+    """Tell one data set from another: classes, number of samples, and a CRC-32 of up to 1,000 of their ids."""
+    count = len(dataset)
+    chosen = range(0, count, max(1, count // _IDENTIFYING))
+    ids = zlib.crc32("\n".join(dataset.sample_id(index) for index in chosen).encode())
+    return {"classes": list(dataset.classes), "samples": count, "ids": ids}
 
 
 @runtime_checkable

@@ -69,7 +69,7 @@ class BopDataset:
         split: str = "onboarding_static",
         *,
         side: Side | None = None,
-        scenes: Sequence[str] = (),
+        scenes: str | Sequence[str] = (),
         names: dict[int, str] | None = None,
         min_visible: float = 0.1,
         depth_folder: str | Path | None = None,
@@ -92,10 +92,11 @@ class BopDataset:
         self._classes = check_classes((names or {}).get(number, f"obj_{number:06d}") for number in self._ids)
         self._frames: list[_Frame] = []
         self._cameras: dict[Path, dict[str, Any]] = {}
-        for scene in _scenes(self.root / split, side, scenes):
+        patterns = [scenes] if isinstance(scenes, str) else list(scenes)
+        for scene in _scenes(self.root / split, side, patterns):
             self._add_scene(scene, min_visible)
         if not self._frames:
-            raise DatasetError(f"{self.root / split}: no annotated frame (side {side}, scenes {list(scenes) or 'all'})")
+            raise DatasetError(f"{self.root / split}: no annotated frame (side {side}, scenes {patterns or 'all'})")
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -183,7 +183,9 @@ def check(
                     on_sample(done, total)
             inspection.look_at_all_labels(dataset)
             report.parts[name] = inspection.figures(len(dataset))
-            findings += [_finding(name, item) for item in inspection.findings(config, _is_evaluation(name))]
+            alone = len(parts) == 1 and report.layout != "bag"  # a recording is a part of what will be learnt from
+            found = inspection.findings(config, evaluation=_is_evaluation(name), whole=alone)
+            findings += [_finding(name, item) for item in found]
             findings += _duplicates(name, prints[name], config)
         findings += _leakage(parts, prints)
     findings.sort(key=lambda finding: (finding.severity != "fault", finding.part, finding.code))

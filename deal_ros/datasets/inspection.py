@@ -43,6 +43,7 @@ class PartInspection:
         self._labels: Counter[str] = Counter()
         self._unlabelled: list[str] = []
         self._empty: list[str] = []
+        self._labelled = 0
         self._last_stamp: dict[str, int] = {}
         self._agreement = EdgeAgreement()
 
@@ -71,6 +72,7 @@ class PartInspection:
             elif not labels:
                 self._empty.append(str(index))
             else:
+                self._labelled += 1
                 self._labels.update(labels)
 
     def figures(self, samples: int) -> dict[str, Any]:
@@ -97,13 +99,24 @@ class PartInspection:
             "registration": registration,
         }
 
-    def findings(self, config: CheckConfig, evaluation: bool = False) -> list[Item]:
-        """All that was found; a class that is missing from a part for ``evaluation`` only is no fault."""
+    def findings(self, config: CheckConfig, *, evaluation: bool = False, whole: bool = False) -> list[Item]:
+        """All that was found.
+
+        Args:
+            config: what counts as a fault.
+            evaluation: the part is only judged on; a class that it lacks is no fault.
+            whole: nothing else is trained on; a class that is always in view is a fault.
+        """
         found: list[Item] = []
         for code, message in _MESSAGES.items():
             if self._faults[code]:
                 found.append((code, "fault", message.format(count=len(self._faults[code])), self._faults[code]))
-        return found + self._label_findings(evaluation) + self._depth_findings(config) + self._registration_findings()
+        return (
+            found
+            + self._label_findings(evaluation, whole)
+            + self._depth_findings(config)
+            + self._registration_findings()
+        )
 
     def _look_at_depth(self, sample: Sample, name: str) -> None:
         depth = sample.depth_m
@@ -141,7 +154,7 @@ class PartInspection:
             self._faults["stamp-order"].append(name)
         self._last_stamp[sequence] = max(sample.stamp_ns, last or sample.stamp_ns)
 
-    def _label_findings(self, evaluation: bool) -> list[Item]:
+    def _label_findings(self, evaluation: bool, whole: bool) -> list[Item]:
         found: list[Item] = []
         if not self.classes:
             return [("no-classes", "fault", "there are no classes; give labels at import", [])]
@@ -151,6 +164,11 @@ class PartInspection:
         elif missing:
             message = "classes without any sample cannot be " + ("judged here" if evaluation else "learnt")
             found.append(("class-without-samples", "note" if evaluation else "fault", message, missing))
+        labelled = self._labelled + len(self._empty)
+        everywhere = [name for name, count in self._labels.items() if count == labelled]
+        if everywhere and whole and not evaluation:
+            message = "in view in every sample: what is never absent cannot be learnt; show other classes, or none"
+            found.append(("class-everywhere", "fault", message, everywhere))
         counts = [count for count in self._labels.values() if count]
         if counts and max(counts) > _IMBALANCE * min(counts):
             rare = [f"{name}: {count}" for name, count in self._labels.most_common()[:-6:-1]]

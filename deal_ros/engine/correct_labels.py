@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from deal_ros.config import to_mapping
-from deal_ros.datasets.base import DatasetError, SampleDataset
+from deal_ros.datasets.base import DatasetError, SampleDataset, data_identity
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.evaluate import EvaluateConfig, student_probabilities
 from deal_ros.engine.label_folder import LabelFolder, check_size, map_path, write_index, write_map
@@ -158,7 +158,7 @@ def correct_labels(
     found = shown(dataset, maps, "one" if images == "several" else "several", config.least)
     taught = tuple(name for name in found if known is None or name in known)
     corrector = _Corrector(teacher, classes, taught, config, images, ranks.device) if teacher is not None else None
-    identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "labels": maps.version}
+    identity = {"stage": STAGE, **data_identity(dataset), "labels": maps.version}
     identity |= {"images": images, "known": None if known is None else sorted(known)}
     identity["teacher"] = corrector.version if corrector is not None else None
     folder = RunFolder(out, {**identity, "config": to_mapping(config)}, writer=ranks.first)

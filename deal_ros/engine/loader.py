@@ -117,14 +117,14 @@ class BatchPlan:
     def __init__(self, samples: int, batch_size: int, seed: int) -> None:
         if samples < 1 or batch_size < 1:
             raise ValueError(f"samples and batch_size must be positive, got {samples} and {batch_size}")
-        self._samples, self._batch_size, self._seed = samples, batch_size, seed
+        self._samples, self.batch_size, self._seed = samples, batch_size, seed
         self._orders: dict[int, NDArray] = {}
 
     def draws(self, step: int) -> list[tuple[int, int]]:
         """(position, pass) of each sample of ``step``."""
-        first = step * self._batch_size
+        first = step * self.batch_size
         draws = []
-        for place in range(first, first + self._batch_size):
+        for place in range(first, first + self.batch_size):
             epoch, offset = divmod(place, self._samples)
             draws.append((int(self._order(epoch)[offset]), epoch))
         return draws
@@ -275,7 +275,14 @@ def batches(
 
     The global batch is cut into ``world × accumulate`` equal parts, so that ranks and rounds together see exactly what
     one process would see in one round.
+
+    Raises:
+        ValueError: if the batch cannot be cut into equal parts.
     """
+    if plan.batch_size % (world * accumulate):
+        raise ValueError(
+            f"batch_size must be a multiple of processes × accumulate = {world} × {accumulate}, got {plan.batch_size}"
+        )
 
     def shares() -> Iterator[list[tuple[int, int]]]:
         for step in range(start, stop):

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from deal_ros.cams import multiscale_cam
 from deal_ros.cams.base import CamNetwork
 from deal_ros.config import to_mapping
-from deal_ros.datasets.base import DatasetError, SampleDataset
+from deal_ros.datasets.base import DatasetError, SampleDataset, data_identity, need_classes
 from deal_ros.datasets.image_files import read_png8
 from deal_ros.datasets.views import spread
 from deal_ros.engine.augmentation import resize_nearest
@@ -153,13 +153,9 @@ def pseudo_label(
     """
     ranks = ranks or alone()
     network, classes, trained = load_cam(cam_run, ranks.device)
-    if classes != tuple(dataset.classes):
-        raise DatasetError(
-            f"data set must have the classes that {cam_run} was trained for ({', '.join(classes)}),"
-            f" got {', '.join(dataset.classes)}"
-        )
+    need_classes(dataset, classes, str(cam_run))
     made_by = {key: (read_result(cam_run) or {}).get(key) for key in ("step", "map")}
-    identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "cam": made_by}
+    identity = {"stage": STAGE, **data_identity(dataset), "cam": made_by}
     folder = RunFolder(out, {**identity, "config": to_mapping(config)}, writer=ranks.first)
     ranks.barrier()
     if (done := folder.result()) is not None:

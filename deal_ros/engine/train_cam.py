@@ -14,7 +14,7 @@ import torch
 from deal_ros.cams import create_cam_network
 from deal_ros.cams.base import CamNetwork
 from deal_ros.config import from_mapping, load_yaml, to_mapping
-from deal_ros.datasets.base import SampleDataset
+from deal_ros.datasets.base import SampleDataset, data_identity
 from deal_ros.engine.checkpoint import INITIALIZATION, load_checkpoint, load_weights, seed_step
 from deal_ros.engine.distributed import Ranks, alone, parallel
 from deal_ros.engine.feature_cache import feature_cache
@@ -115,11 +115,12 @@ def train_cam(
     Raises:
         Cancelled: if asked to stop; a checkpoint is on disk.
         DatasetError: if no sample has labels.
-        CheckpointError: if ``out`` holds a run with other settings.
+        CheckpointError: if ``out`` holds a run with other settings or data.
     """
     ranks = ranks or alone()
     settings = config.optimization
-    identity = {"stage": STAGE, "classes": list(dataset.classes), "samples": len(dataset)}
+    identity: dict[str, Any] = {"stage": STAGE, **data_identity(dataset)}
+    identity["validation"] = None if validation is None else data_identity(validation)
     folder = RunFolder(out, {**identity, "config": to_mapping(config)}, writer=ranks.first)
     ranks.barrier()
     if (done := folder.result()) is not None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deal_ros.config import to_mapping
-from deal_ros.datasets.base import DatasetError, SampleDataset
+from deal_ros.datasets.base import DatasetError, SampleDataset, data_identity
 from deal_ros.datasets.views import spread
 from deal_ros.engine.augmentation import AugmentationConfig
 from deal_ros.engine.checkpoint import INITIALIZATION, load_checkpoint, load_weights, seed_step
@@ -170,12 +170,12 @@ def train_student(
     Raises:
         Cancelled: if asked to stop; a checkpoint is on disk.
         DatasetError: if no sample has a label map.
-        CheckpointError: if ``out`` holds a run with other settings.
+        CheckpointError: if ``out`` holds a run with other settings or data.
     """
     ranks = ranks or alone()
     settings, classes = config.optimization, tuple(dataset.classes)
     origin = TRUE_MASKS if labels is None else Path(labels).name
-    identity = {"stage": STAGE, "classes": list(classes), "samples": len(dataset), "labels": origin}
+    identity = {"stage": STAGE, **data_identity(dataset), "labels": origin}
     identity["maps"] = None if labels is None else LabelFolder(labels, classes).version
     folder = RunFolder(out, {**identity, "config": to_mapping(config)}, writer=ranks.first)
     ranks.barrier()

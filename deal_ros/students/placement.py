@@ -31,6 +31,7 @@ def place_folder(folder: Path, files: Mapping[str, bytes]) -> None:
         _sync_folder(partial)
         old = folder.parent / f".{folder.name}.{os.getpid()}.old"
         if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)  # of a process that had this number before and was killed
             folder.rename(old)
         try:
             partial.rename(folder)

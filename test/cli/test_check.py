@@ -35,7 +35,7 @@ def test_faults_end_with_1_and_json_for_programs(tmp_path, capsys):
 def test_wrong_use_ends_with_2_and_unknown_data_with_1(store, tmp_path, capsys):
     assert main(["check"]) == 2
     assert main(["check", str(store), "--option", "split"]) == 2
-    assert "--option must be NAME=VALUE" in capsys.readouterr().err
+    assert "--option must be KEY=VALUE" in capsys.readouterr().err
     assert main(["check", str(store), "--samples", "-1"]) == 2
     assert main(["check", str(tmp_path)]) == 1
     assert "no data set that is known" in capsys.readouterr().err

@@ -132,6 +132,10 @@ def test_the_stages_one_by_one(tmp_path, capsys):
     ):
         assert main(["evaluate", "--data", store, *what, "--progress", "json"]) == DONE
         assert results(capsys)[-1]["result"]["samples"] == 8
+    assert main(["store", "relabel", store, "--rename", "milk=butter", "--out", str(tmp_path / "others")]) == DONE
+    for what in (["--bundle", bundle], ["--cam", cam]):
+        assert main(["evaluate", "--data", str(tmp_path / "others"), *what]) == FAILED
+        assert "trained for (milk, ketchup), in this order, got butter, ketchup" in capsys.readouterr().err
 
 
 def test_wrong_use_is_told_with_its_remedy(tmp_path, capsys):

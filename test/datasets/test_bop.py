@@ -53,6 +53,7 @@ def test_sides_and_scenes_split_without_sharing_a_sequence(hope):
     chosen = BopDataset(hope, scenes=["obj_00000[13]_up"])
     found = {chosen.sequence(i) for i in range(len(chosen))}
     assert found == {f"onboarding_static/obj_00000{number}_up" for number in (1, 3)}
+    assert len(BopDataset(hope, scenes="obj_000001_up")) == len(BopDataset(hope, scenes=["obj_000001_up"]))
     with pytest.raises(DatasetError, match=r"no annotated frame \(side up, scenes all\)"):
         BopDataset(hope, "val", side="up")
 

@@ -169,6 +169,11 @@ def test_label_faults(tmp_path, healthy):
     report = check(write(tmp_path / "missing", healthy, classes=("milk", "ketchup", "plate")))
     (finding,) = [f for f in report.findings if f.severity == "fault"]
     assert (finding.code, finding.examples) == ("class-without-samples", ("plate",))
+    always = check(write(tmp_path / "always", [draw(number, kind=1) for number in range(12)], classes=("milk",)))
+    assert [(f.code, f.examples) for f in always.findings if f.severity == "fault"] == [("class-everywhere", ("milk",))]
+    without = dataclasses.replace(draw(20, kind=2), labels=frozenset(), mask=None)
+    scene = write(tmp_path / "scene", [*(draw(number, kind=1) for number in range(12)), without], classes=("milk",))
+    assert "class-everywhere" not in codes(check(scene))
     nobody = [dataclasses.replace(s, labels=None, mask=None) for s in healthy]
     assert "no-labels" in codes(check(write(tmp_path / "none", nobody)), "fault")
     assert "unlabelled" in codes(check(write(tmp_path / "some", [*healthy, nobody[0]])), "note")

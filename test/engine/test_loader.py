@@ -60,6 +60,11 @@ def test_ranks_and_rounds_together_see_the_global_batch():
     assert sorted(shared) == sorted(whole)
 
 
+def test_a_batch_that_cannot_be_shared_evenly_is_refused():
+    with pytest.raises(ValueError, match=r"multiple of processes × accumulate = 5 × 1, got"):
+        collected(source_of(), world=5)
+
+
 def test_the_decode_cache_spares_decoding_and_keeps_its_limit():
     dataset = scenes()
     collected(source_of(dataset), stop=6)

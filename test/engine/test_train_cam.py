@@ -12,6 +12,7 @@ from engine_scenes import NETWORKS, SIZE, MemoryDataset, cam_config, scenes
 
 from deal_ros.cams import create_cam_network
 from deal_ros.datasets.base import DatasetError
+from deal_ros.datasets.views import Subset
 from deal_ros.engine.checkpoint import CheckpointError, load_checkpoint
 from deal_ros.engine.distributed import alone
 from deal_ros.engine.objective import LOSS_CHOICES, CamLossConfig, CamObjective, parse_terms
@@ -85,6 +86,11 @@ def test_other_settings_or_data_in_the_folder_are_refused(tmp_path):
         train_cam(scenes(8), tmp_path, cam_config(steps=3))
     with pytest.raises(CheckpointError, match=r"samples: was 8, asked for 9"):
         train_cam(scenes(9), tmp_path, cam_config(steps=2))
+    others = scenes(16)
+    with pytest.raises(CheckpointError, match=r"ids: was \d+, asked for \d+"):
+        train_cam(Subset(others, range(8, 16)), tmp_path, cam_config(steps=2))
+    with pytest.raises(CheckpointError, match="validation: was None"):
+        train_cam(scenes(8), tmp_path, cam_config(steps=2), validation=scenes(8))
 
 
 def test_cached_features_train_like_computed_ones(tmp_path):
