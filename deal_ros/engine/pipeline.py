@@ -240,10 +240,9 @@ def _pictures(
             path = map_path(folder, data.train.sample_id(index))
             row.append(overlay(sample.rgb, read_map(path, len(classes)), classes))
         row.append(overlay(sample.rgb, ask(sample).argmax(0).byte().cpu().numpy(), classes))
-        truth = sample.mask if sample.mask is not None else np.full(sample.size, 255, np.uint8)
-        row.append(overlay(sample.rgb, truth, classes))
+        row += _truth(sample, classes)
         rows.append([_fitted(tile, rows[0][0].shape if rows else row[0].shape) for tile in row])
-    return rows, titles
+    return _even(rows), titles[: max(map(len, rows), default=0)]
 
 
 def _student_pictures(
@@ -255,10 +254,19 @@ def _student_pictures(
     for index in spread(range(len(dataset)), OVERLAYS):
         sample = dataset[index]
         mask = ask(sample).argmax(0).byte().cpu().numpy()
-        truth = sample.mask if sample.mask is not None else np.full(sample.size, 255, np.uint8)
-        row = [sample.rgb, overlay(sample.rgb, mask, classes), overlay(sample.rgb, truth, classes)]
+        row = [sample.rgb, overlay(sample.rgb, mask, classes), *_truth(sample, classes)]
         rows.append([_fitted(tile, rows[0][0].shape if rows else row[0].shape) for tile in row])
-    return rows, ["image", "student", "truth"]
+    return _even(rows), ["image", "student", "truth"][: max(map(len, rows), default=0)]
+
+
+def _truth(sample: Sample, classes: tuple[str, ...]) -> list[NDArray[np.uint8]]:
+    return [] if sample.mask is None else [overlay(sample.rgb, sample.mask, classes)]
+
+
+def _even(rows: list[list[NDArray[np.uint8]]]) -> list[list[NDArray[np.uint8]]]:
+    """White tiles where a row is shorter than others."""
+    widest = max(map(len, rows), default=0)
+    return [row + [np.full_like(row[0], 255)] * (widest - len(row)) for row in rows]
 
 
 def _labelled(dataset: SampleDataset, count: int) -> Iterator[int]:

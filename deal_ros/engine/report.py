@@ -32,10 +32,14 @@ def rows_of(recipe: Recipe, evaluations: Sequence[dict[str, Any]], origin: dict[
         for losses, kinds in evaluation["cam"].items():
             for kind, figures in kinds.items():
                 stage = "cam seeds" if kind == "seeds" else "pseudo-labels"
-                for name, value in figures.items():
-                    if isinstance(value, dict):
-                        entry = {**value, "map": evaluation["map"][losses]}
-                        found.setdefault((stage, losses, "train", name), []).append(entry)
+                measured = {name: value for name, value in figures.items() if isinstance(value, dict)}
+                if (
+                    not measured and kind == "seeds"
+                ):  # no masks; what the classifier learnt is known
+                    measured = {"none": {"threshold": None}}
+                for name, value in measured.items():
+                    entry = {**value, "map": evaluation["map"][losses]}
+                    found.setdefault((stage, losses, "train", name), []).append(entry)
         for name, figures in evaluation["student"].items():
             entry = {**figures, "map": figures.get("label_recovery"), "threshold": None}
             found.setdefault(("student", recipe.train_cam.losses.terms, name, "none"), []).append(entry)

@@ -5,6 +5,7 @@
 import json
 from dataclasses import replace
 
+import cv2
 import pytest
 import yaml
 from engine_runs import assert_same_run
@@ -192,6 +193,25 @@ def test_holding_out_spares_whole_sequences_and_every_class(store):
     assert {label for i in range(len(train)) for label in train.labels(i)} == {"milk", "ketchup"}
     assert isinstance(held, Subset)
     assert split_by_sequence(dataset, 0.0)[1] is None
+
+
+def test_a_store_without_masks_has_a_report_all_the_same(tmp_path):
+    """As a robot gathers it: what the classifier learnt is known, mIoU is not, and no column of truth is drawn."""
+    bare = SampleStore.create(tmp_path / "bare", ("milk", "ketchup"))
+    for number in range(8):
+        sample = miniature_sample([1 + number % 2], ["milk", "ketchup"], seed=number)
+        bare.append(replace(sample, mask=None), sequence=f"turn-{number % 4}")
+    bare.close()
+    out = tmp_path / "out"
+    run_pipeline(recipe_of(), tmp_path / "bare", out)
+    rows = {row["stage"]: row for row in json.loads((out / "report.json").read_text())["rows"]}
+    assert rows["cam seeds"]["miou"] is None
+    assert 0 <= rows["cam seeds"]["map"] <= 1
+    assert rows["student"]["map"] is not None
+    run_pipeline(recipe_of(), write_store(tmp_path / "store", per_class=4), tmp_path / "with")
+    for name in ("overlays.png", "student.png"):
+        bare, whole = (cv2.imread(str(path / "seed-0" / "evaluation" / name)) for path in (out, tmp_path / "with"))
+        assert bare.shape[1] < whole.shape[1], "no column of truth where there is none"
 
 
 def test_a_subset_is_a_data_set(store):
