@@ -67,27 +67,39 @@ def plot_lines(path: Path, title: str, x_label: str, lines: Mapping[str, Sequenc
 def plot_bars(
     path: Path, groups: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[tuple[str, float, float]]]]
 ) -> Path:
-    """Draw panels of grouped bars: for each name, (group, y, half height of its error bar); groups may be missing."""
-    figure = _figure(len(panels))
+    """Draw panels of grouped bars: for each name, (group, y, half height of its error bar); groups may be missing.
+
+    Panels have one scale, one colour per name and one legend, so that they can be compared.
+    """
+    from matplotlib.patches import Patch
+
+    columns = len(panels) if len(panels) < 4 else -(-len(panels) // 2)
+    rows = -(-len(panels) // columns)
+    figure = _figure(columns, rows)
+    names = list(dict.fromkeys(name for bars in panels.values() for name in bars))
     for number, (title, bars) in enumerate(panels.items(), 1):
-        axes = figure.add_subplot(1, len(panels), number)
+        axes = figure.add_subplot(rows, columns, number)
         width = 0.8 / len(bars)
         drawn = [group for group in groups if any(group == point[0] for points in bars.values() for point in points)]
         for place, (name, points) in enumerate(bars.items()):
             xs = [drawn.index(group) + (place - (len(bars) - 1) / 2) * width for group, _, _ in points]
-            axes.bar(xs, [y for _, y, _ in points], width, yerr=[bar for _, _, bar in points], label=name, capsize=2)
+            heights, errors = [y for _, y, _ in points], [bar for _, _, bar in points]
+            axes.bar(xs, heights, width, yerr=errors, color=f"C{names.index(name)}", capsize=2)
         axes.set_xticks(range(len(drawn)), drawn, fontsize=8)
-        axes.margins(y=0.3)  # room for the legend
-        _label(axes, title, "")
+        axes.set_ylim(0, 100)
+        axes.set_title(title, fontsize=10)
+        axes.grid(alpha=0.3)
         axes.set_ylabel("mIoU, percent")
+    handles = [Patch(color=f"C{number}", label=name) for number, name in enumerate(names)]
+    figure.legend(handles=handles, loc="outside upper center", ncols=len(names), fontsize=8)
     return _save(figure, path)
 
 
-def _figure(panels: int) -> Any:
+def _figure(columns: int, rows: int = 1) -> Any:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * panels, 3.2), layout="constrained")
+    figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 

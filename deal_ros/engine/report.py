@@ -33,9 +33,7 @@ def rows_of(recipe: Recipe, evaluations: Sequence[dict[str, Any]], origin: dict[
             for kind, figures in kinds.items():
                 stage = "cam seeds" if kind == "seeds" else "pseudo-labels"
                 measured = {name: value for name, value in figures.items() if isinstance(value, dict)}
-                if (
-                    not measured and kind == "seeds"
-                ):  # no masks; what the classifier learnt is known
+                if not measured and kind == "seeds":  # no masks; what the classifier learnt is known
                     measured = {"none": {"threshold": None}}
                 for name, value in measured.items():
                     entry = {**value, "map": evaluation["map"][losses]}

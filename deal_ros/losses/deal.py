@@ -4,11 +4,11 @@
 
 Five lines in any training loop, whatever the network, as long as it has class maps that carry gradients::
 
-    from deal_ros.losses import DepthEdgeAlignmentLoss
-    align = DepthEdgeAlignmentLoss()                    # or DepthEdgeAlignmentLoss(RECOMMENDED)
+    from deal_ros.losses import RECOMMENDED, DepthEdgeAlignmentLoss
+    align = DepthEdgeAlignmentLoss(RECOMMENDED)         # DepthEdgeAlignmentLoss() is the published form
     cam = classifier_1x1(features)                      # raw class maps (B, K, h, w), before pooling
     loss = F.multilabel_soft_margin_loss(cam.mean((2, 3)), labels)
-    loss = loss + 0.1 * align(cam, depth_m, labels)     # depth in metres (B, H, W), 0 or NaN = no return
+    loss = loss + 0.2 * align(cam, depth_m, labels)     # depth in metres (B, H, W), 0 or NaN = no return
 """
 
 from __future__ import annotations

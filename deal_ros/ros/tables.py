@@ -33,6 +33,7 @@ class Parameter:
         range: lowest and highest accepted number, both inclusive.
         choices: accepted texts.
         changes: :data:`LIVE`, :data:`CONFIGURE` or :data:`START`.
+        example: of a list of texts that is empty by default, for the parameter file.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Parameter:
     range: tuple[float, float] | None = None
     choices: tuple[str, ...] = ()
     changes: str = LIVE
+    example: tuple[str, ...] = ()
 
     @property
     def kind(self) -> type:
@@ -167,7 +169,13 @@ SAMPLE_COLLECTOR = (
     *_COMMON,
     *_IMAGE_INPUTS,
     Parameter("store", "~/.ros/deal/store", "Folder of the sample store; made when missing.", changes=CONFIGURE),
-    Parameter("classes", (), "Class names in id order; empty: those that the store has.", changes=CONFIGURE),
+    Parameter(
+        "classes",
+        (),
+        "Class names in id order; empty: those that the store has. A store keeps names for ever.",
+        changes=CONFIGURE,
+        example=("milk", "ketchup"),
+    ),
     Parameter("automatic", True, "Store keyframes by themselves while labels are set; false: only on ~/capture."),
     Parameter("sequence", "", "Name of the recording, from the next labels on; empty: a new one whenever they change."),
     Parameter("min_interval_s", 0.5, "Least time between two keyframes; 0 switches the test off.", (0.0, 3600.0)),
@@ -187,9 +195,18 @@ TRAINER = (
     Parameter("store", "~/.ros/deal/store", "Folder of the sample store to learn from."),
     Parameter("recipe", "", "Recipe file (config/recipes/*.yaml); needed by ~/start."),
     Parameter("models_folder", "~/.ros/deal/models", "Runs and bundles are written below this folder."),
-    Parameter("options", (), "More arguments of `deal run`: --losses, --seeds, --smoke, --set or --device."),
-    Parameter("min_samples_per_class", 8, "~/start is refused while a class has fewer.", (1, 10**6)),
-    Parameter("resume", True, "~/start goes on with a cancelled or crashed run of the same recipe."),
+    Parameter(
+        "options",
+        (),
+        "More arguments of `deal run`: --losses, --seeds, --smoke, --set or --device.",
+        example=("--set", "train_cam.losses.deal_weight.value=4"),
+    ),
+    Parameter("min_samples_per_class", 8, "~/start is refused while a class has fewer, but some.", (1, 10**6)),
+    Parameter(
+        "resume",
+        True,
+        "~/start goes on with a cancelled or crashed run of the same recipe, on the samples that it began with.",
+    ),
     Parameter("niceness", 15, "Priority of the training process: 19 yields most.", (0, 19)),
     Parameter("threads", 1, "CPU threads of the training process.", (1, 256)),
     Parameter("min_inference_rate_hz", 0.0, "Training pauses while the segmenter is slower; 0: never.", (0.0, 1000.0)),

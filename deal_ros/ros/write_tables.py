@@ -22,7 +22,9 @@ def as_yaml(node: str) -> str:
         value = row.default
         if row.default == ():
             lines.append(f"    # {row.description} {_allowed(row)}")
-            lines.append(f'    # {row.name}: ["", ""]')  # rcl refuses an empty list: it has no type
+            lines.append(
+                f"    # {row.name}: {json.dumps(list(row.example))}"
+            )  # rcl refuses an empty list: it has no type
             continue
         lines.append(f"    # {row.description} {_allowed(row)}")
         lines.append(f"    {row.name}: {json.dumps(list(value) if isinstance(value, tuple) else value)}")
