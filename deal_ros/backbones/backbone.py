@@ -13,6 +13,15 @@ from torch import Tensor, nn
 Triple = tuple[float, float, float]
 
 
+@torch.no_grad()
+def normalize_rgb(rgb: Tensor, mean: Triple, std: Triple) -> Tensor:
+    """uint8 (B, 3, H, W) or float in [0, 1] → ``(rgb - mean) / std``, float32 of the same shape."""
+    image = rgb.float() / 255 if rgb.dtype == torch.uint8 else rgb.float()
+    shift = torch.tensor(mean, device=image.device).view(1, 3, 1, 1)
+    scale = torch.tensor(std, device=image.device).view(1, 3, 1, 1)
+    return (image - shift) / scale
+
+
 class Backbone(nn.Module, ABC):
     """An image network that gives one feature map per stage, fine to coarse.
 
@@ -56,7 +65,7 @@ class Backbone(nn.Module, ABC):
             stages: as given to :meth:`lower`.
 
         Returns:
-            ``features`` followed by the maps of the remaining stages.
+            ``features`` followed by the maps of the remaining stages; of a transformer the last map alone.
         """
 
     @abstractmethod

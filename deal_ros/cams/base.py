@@ -8,9 +8,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from deal_ros.backbones import normalize_rgb
 
 
 @dataclass(frozen=True)
@@ -78,10 +79,6 @@ class CamNetwork(nn.Module, ABC):
         """Optimiser groups, with the published learning-rate multipliers where a network has them."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": lr, "weight_decay": weight_decay}]
 
-    @torch.no_grad()
     def normalize(self, rgb: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) or float in [0, 1] → normalised float32 of the same shape."""
-        image = rgb.float() / 255 if rgb.dtype == torch.uint8 else rgb.float()
-        mean = torch.tensor(self.mean, device=image.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=image.device).view(1, 3, 1, 1)
-        return (image - mean) / std
+        return normalize_rgb(rgb, self.mean, self.std)

@@ -128,7 +128,7 @@ class RenderConfig:
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What a run did: frames rendered now, frames found from an earlier run, seconds spent, stores written."""
+    """What a run did: frames rendered now, frames found from an earlier run, stores written."""
 
     rendered: int
     found: int

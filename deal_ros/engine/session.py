@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from torch import Tensor, nn
 
@@ -68,7 +68,7 @@ class Session:
         self.stage, self.folder, self.network, self.settings, self.ranks = stage, folder, network, settings, ranks
         self._tolerance, self._checkpoint_every, self._log_every = tolerance, checkpoint_every, log_every
         self._extra, self._averaged = extra, averaged
-        groups = network.parameter_groups(settings.lr, settings.weight_decay)  # type: ignore[operator]
+        groups = cast(Trainable, network).parameter_groups(settings.lr, settings.weight_decay)
         self.optimizer = build_optimizer(groups, settings)
         self.stepper = Stepper(self.optimizer, settings, ranks.device)
         self.start = 0

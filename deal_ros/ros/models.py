@@ -105,7 +105,7 @@ class ModelSlot:
                     self._discarded.append(self._current)
                 self._current, self._next = self._next, None
                 if self._discarded:
-                    self._loader_close()
+                    self._free_discarded()
             return self._current
 
     def close(self) -> None:
@@ -141,7 +141,7 @@ class ModelSlot:
             self._discarded.append(self._next)
         self._next = model
 
-    def _loader_close(self) -> None:
+    def _free_discarded(self) -> None:
         # Freeing can take milliseconds: not in the thread that has a frame waiting.
         models, self._discarded = self._discarded, []
         threading.Thread(target=lambda: [model.close() for model in models], name="model_closer", daemon=True).start()

@@ -8,9 +8,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from deal_ros.backbones import normalize_rgb
 from deal_ros.sample import MAX_CLASSES
 
 
@@ -63,13 +63,9 @@ class Student(nn.Module, ABC):
         """Optimiser groups of the trainable parameters; normalisation layers and biases without weight decay."""
         return grouped(self.named_parameters(), lr, weight_decay)
 
-    @torch.no_grad()
     def normalize(self, rgb: Tensor) -> Tensor:
         """uint8 (B, 3, H, W) or float in [0, 1] → normalised float32 of the same shape."""
-        image = rgb.float() / 255 if rgb.dtype == torch.uint8 else rgb.float()
-        mean = torch.tensor(self.mean, device=image.device).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=image.device).view(1, 3, 1, 1)
-        return (image - mean) / std
+        return normalize_rgb(rgb, self.mean, self.std)
 
 
 def grouped(parameters: Iterable[tuple[str, nn.Parameter]], lr: float, weight_decay: float) -> list[dict[str, Any]]:

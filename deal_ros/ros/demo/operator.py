@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 from rcl_interfaces.srv import SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from deal_ros.images import stamp_ns
 from deal_ros.ros.demo.processes import parameter_message
+from deal_ros.ros.qos import LATCHED
 
-LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 IMAGES = QoSProfile(depth=30, reliability=ReliabilityPolicy.RELIABLE)
 
 
@@ -183,31 +184,27 @@ class Operator:
     def _on_info(self, message: CameraInfo) -> None:
         with self._lock:
             if self._show is not None:
-                self._show.offered.add(_stamp(message))
+                self._show.offered.add(stamp_ns(message.header))
 
     def _on_rgb(self, message: Image) -> None:
         with self._lock:
             if self._show is not None:
                 pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
-                self._show.rgb[_stamp(message)] = pixels.copy()
+                self._show.rgb[stamp_ns(message.header)] = pixels.copy()
 
     def _on_truth(self, message: Image) -> None:
         with self._lock:
             for store in (self._truths, self._show.truths if self._show else None):
                 if store is not None:
-                    store[_stamp(message)] = _ids(message)
+                    store[stamp_ns(message.header)] = _ids(message)
 
     def _on_mask(self, message: Image) -> None:
         now = self._node.get_clock().now().nanoseconds
-        self._newest_mask = _stamp(message)
+        self._newest_mask = stamp_ns(message.header)
         with self._lock:
             if self._show is not None:
-                self._show.latency_ms.append((now - _stamp(message)) / 1e6)
-                self._show.masks[_stamp(message)] = _ids(message)
-
-
-def _stamp(message: Any) -> int:
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+                self._show.latency_ms.append((now - stamp_ns(message.header)) / 1e6)
+                self._show.masks[stamp_ns(message.header)] = _ids(message)
 
 
 def _ids(message: Image) -> NDArray[np.uint8]:
