@@ -115,11 +115,12 @@ deal_pip() { env -u PYTHONPATH "$@" > >(grep --line-buffered -v -E '^(Requiremen
 # deal_install VENV SOURCE PYTHON LOCK...
 deal_install() {
     local venv="$1" source="$2" python="$3" started=$SECONDS; shift 3
-    local make=("$python" -m venv) lists=() lock
-    [ "$source" = wheels ] || make+=(--system-site-packages)
+    local make=("$python" -m venv) lists=() lock sees=false
+    [ "$source" = wheels ] || { make+=(--system-site-packages); sees=true; }
     deal_say "environment $venv, $("$python" -V), ROS 2 from $source (about 3 GB with a CPU build of torch)"
     if ! "$venv/bin/python" -c 'import pip' 2>/dev/null \
-        || [ "$("$venv/bin/python" -c 'import sys; print(sys.version_info[:2])')" != "$("$python" -c 'import sys; print(sys.version_info[:2])')" ]; then
+        || [ "$("$venv/bin/python" -c 'import sys; print(sys.version_info[:2])')" != "$("$python" -c 'import sys; print(sys.version_info[:2])')" ] \
+        || ! grep -q "include-system-site-packages = $sees" "$venv/pyvenv.cfg"; then  # made for the other source of ROS 2
         "${make[@]}" --clear "$venv" || deal_fail "could not make $venv"
     fi
     local pip=(deal_pip "$venv/bin/python" -m pip install --disable-pip-version-check)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from deal_ros.cli import DONE, FAILED, WRONG_USE, main
 from deal_ros.datasets.miniature import write_store
 from deal_ros.engine.objective import LOSS_CHOICES, parse_terms
 from deal_ros.engine.recipe import load_recipe
+from deal_ros.losses import RECOMMENDED
 from deal_ros.students import read_bundle
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "config" / "recipes").glob("*.yaml"))
@@ -51,6 +53,15 @@ def test_every_recipe_is_valid_with_every_choice_of_losses(recipe, losses):
         assert loaded.name == recipe.stem
         assert loaded.train_cam.losses.terms == losses
         assert parse_terms(losses) == tuple(losses.split(",")) * (losses != "none")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_recipes_have_the_form_of_the_loss_that_was_measured(recipe):
+    """VOC and COCO have estimated depth: no holes to fill, and no telling how large a step is."""
+    expected = RECOMMENDED
+    if recipe.stem.startswith(("voc", "coco")):
+        expected = replace(RECOMMENDED, edge_owner="either", edges=replace(RECOMMENDED.edges, fill=0))
+    assert load_recipe(recipe).train_cam.losses.deal == expected
 
 
 def combinations():
