@@ -86,7 +86,7 @@ def parse_labels(text: str, classes: Sequence[str] | None = None) -> frozenset[s
         raise LabelError(f"label text must have at most {MAX_LABEL_TEXT} characters, got {len(text)}")
     if not text.strip():
         return None
-    if text.strip() == NOTHING:
+    if text.strip().lower() == NOTHING:
         return frozenset()
     names = [part.strip() for part in text.split(",")]
     if "" in names:

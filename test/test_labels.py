@@ -11,7 +11,7 @@ from deal_ros.labels import LabelError, check_class_name, label_text, parse_labe
         ("milk, ketchup", {"milk", "ketchup"}),
         (" milk ", {"milk"}),
         ("nothing", set()),
-        (" nothing\n", set()),
+        (" Nothing\n", set()),
         ("", None),
         ("  ", None),
     ],

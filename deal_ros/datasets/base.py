@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from deal_ros.labels import label_text
 from deal_ros.sample import Sample
 
 _IDENTIFYING = 1000
@@ -36,11 +37,11 @@ def need_classes(dataset: SampleDataset, classes: Sequence[str], whose: str) -> 
 
 
 def data_identity(dataset: SampleDataset) -> dict[str, Any]:
-    """Tell one data set from another: classes, number of samples, and a CRC-32 of up to 1,000 of their ids."""
+    """Tell one data set from another: classes, number of samples, CRC-32 of ids and labels of up to 2,000 of them."""
     count = len(dataset)
     chosen = range(0, count, max(1, count // _IDENTIFYING))
-    ids = zlib.crc32("\n".join(dataset.sample_id(index) for index in chosen).encode())
-    return {"classes": list(dataset.classes), "samples": count, "ids": ids}
+    known = [f"{dataset.sample_id(index)}: {label_text(dataset.labels(index))}" for index in chosen]
+    return {"classes": list(dataset.classes), "samples": count, "content": zlib.crc32("\n".join(known).encode())}
 
 
 @runtime_checkable

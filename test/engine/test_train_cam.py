@@ -12,7 +12,7 @@ from engine_scenes import NETWORKS, SIZE, MemoryDataset, cam_config, scenes
 
 from deal_ros.cams import create_cam_network
 from deal_ros.datasets.base import DatasetError
-from deal_ros.datasets.views import Subset
+from deal_ros.datasets.views import ForgottenLabels, Subset
 from deal_ros.engine.checkpoint import CheckpointError, load_checkpoint
 from deal_ros.engine.distributed import alone
 from deal_ros.engine.objective import LOSS_CHOICES, CamLossConfig, CamObjective, parse_terms
@@ -87,8 +87,9 @@ def test_other_settings_or_data_in_the_folder_are_refused(tmp_path):
     with pytest.raises(CheckpointError, match=r"samples: was 8, asked for 9"):
         train_cam(scenes(9), tmp_path, cam_config(steps=2))
     others = scenes(16)
-    with pytest.raises(CheckpointError, match=r"ids: was \d+, asked for \d+"):
-        train_cam(Subset(others, range(8, 16)), tmp_path, cam_config(steps=2))
+    for other in (Subset(others, range(8, 16)), ForgottenLabels(scenes(8), 1.0)):
+        with pytest.raises(CheckpointError, match=r"content: was \d+, asked for \d+"):
+            train_cam(other, tmp_path, cam_config(steps=2))
     with pytest.raises(CheckpointError, match="validation: was None"):
         train_cam(scenes(8), tmp_path, cam_config(steps=2), validation=scenes(8))
 
