@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from deal_ros.config import ConfigError
+from deal_ros.config import ConfigError, load_yaml
 from deal_ros.datasets.bag_fleet import sequence_names
 from deal_ros.datasets.bag_frames import DecodedFrame, RawFrame, decode_frame, printable
 from deal_ros.datasets.bag_labels import ConstantLabels, LabelSource, TopicLabels, load_intervals
@@ -121,10 +121,12 @@ def import_bags(
         Reports in the order of ``paths``, and for each that could not be imported its path and why.
 
     Raises:
-        StoreError: if the store cannot be written; nothing stored is lost, run again to go on.
+        StoreError, ConfigError: if the store cannot be written, or the YAML of labels not be read; run again to go on.
     """
     config = config or ImportConfig()
     cores = os.cpu_count() or 1
+    if config.labels_file:
+        load_yaml(config.labels_file)  # one that cannot be read is an error for all; what it lacks, for one
     names = sequence_names([Path(path) for path in paths])
     reports: dict[int, ImportReport] = {}
     failed: dict[str, str] = {}

@@ -182,6 +182,20 @@ def test_a_frame_exposed_before_the_labels_came_does_not_get_them(tmp_path, stor
     assert report.frames == {"stored": 7, "not_labelled": 1}
 
 
+def test_intervals_of_labels_serve_recordings_of_one_name_and_what_they_lack_stops_no_other(tmp_path, store) -> None:
+    file = tmp_path / "labels.yaml"
+    file.write_text("kitchen:\n- {labels: milk}\n")
+    config = ImportConfig(labels_file=str(file), keyframes=EVERY_FRAME)
+    monday = write_bag(tmp_path / "monday" / "kitchen", recording(6, label=None))
+    tuesday = write_bag(tmp_path / "tuesday" / "kitchen", recording(6, label=None, start=START + 86400 * SECOND))
+    hall = write_bag(tmp_path / "monday" / "hall", recording(6, label=None))
+    assert [report.samples for report in import_bags([monday], store, config)[0]] == [6]
+    reports, failed = import_bags([tuesday, hall], store, config)
+    assert [(report.sequence.partition("@")[0], report.samples) for report in reports] == [("kitchen", 6)]
+    assert list(failed) == [str(hall)]
+    assert "needs a list called 'labels' or 'hall'" in failed[str(hall)]
+
+
 def test_labels_from_a_yaml_of_intervals(tmp_path, store) -> None:
     file = tmp_path / "labels.yaml"
     file.write_text("labels:\n- {from: 0.25, to: 0.45, labels: milk}\n- {from: 0.75, labels: [butter, milk]}\n")
