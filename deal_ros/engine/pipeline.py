@@ -242,7 +242,7 @@ def _pictures(
         row.append(overlay(sample.rgb, ask(sample).argmax(0).byte().cpu().numpy(), classes))
         row += _truth(sample, classes)
         rows.append([_fitted(tile, rows[0][0].shape if rows else row[0].shape) for tile in row])
-    return _even(rows), titles[: max(map(len, rows), default=0)]
+    return _even(rows, titles)
 
 
 def _student_pictures(
@@ -256,17 +256,17 @@ def _student_pictures(
         mask = ask(sample).argmax(0).byte().cpu().numpy()
         row = [sample.rgb, overlay(sample.rgb, mask, classes), *_truth(sample, classes)]
         rows.append([_fitted(tile, rows[0][0].shape if rows else row[0].shape) for tile in row])
-    return _even(rows), ["image", "student", "truth"][: max(map(len, rows), default=0)]
+    return _even(rows, ["image", "student", "truth"])
 
 
 def _truth(sample: Sample, classes: tuple[str, ...]) -> list[NDArray[np.uint8]]:
     return [] if sample.mask is None else [overlay(sample.rgb, sample.mask, classes)]
 
 
-def _even(rows: list[list[NDArray[np.uint8]]]) -> list[list[NDArray[np.uint8]]]:
-    """White tiles where a row is shorter than others."""
+def _even(rows: list[list[NDArray[np.uint8]]], titles: list[str]) -> tuple[list[list[NDArray[np.uint8]]], list[str]]:
+    """White tiles where a row is shorter than others, and the titles of columns that there are."""
     widest = max(map(len, rows), default=0)
-    return [row + [np.full_like(row[0], 255)] * (widest - len(row)) for row in rows]
+    return [row + [np.full_like(row[0], 255)] * (widest - len(row)) for row in rows], titles[:widest]
 
 
 def _labelled(dataset: SampleDataset, count: int) -> Iterator[int]:

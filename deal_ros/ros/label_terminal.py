@@ -99,8 +99,9 @@ class LabelTerminal(Node):
             return
         if isinstance(status, dict):
             self._board.learn(status)
-            labels = status.get("labels", [])
-            self._heard |= isinstance(labels, (list, type(None))) and label_text(labels) == self._published
+            labels = status.get("labels", False)  # None: nobody says
+            if labels is None or isinstance(labels, list):
+                self._heard |= label_text(None if labels is None else map(str, labels)) == self._published
 
 
 def main(args: Sequence[str] | None = None) -> int:
