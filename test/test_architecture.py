@@ -34,6 +34,7 @@ FLOORS = (
         "pairing",
         "images",
         "image_headers",
+        "files",
     },
     {"losses"},
     {"cams", "pseudo_labels", "students", "datasets", "scenes"},

@@ -20,9 +20,8 @@ from engine_scenes import cam_config, scenes
 from rosbags.rosbag2 import CompressionMode
 
 from deal_ros.cli import main
-from deal_ros.datasets import bag, bag_scratch, store_files
+from deal_ros.datasets import bag, bag_scratch
 from deal_ros.datasets.store import SampleStore
-from deal_ros.engine import checkpoint
 from deal_ros.engine.checkpoint import load_checkpoint
 from deal_ros.engine.run_folder import read_metrics, read_result
 from deal_ros.engine.train_cam import train_cam
@@ -96,7 +95,7 @@ def test_any_sync_of_a_training_may_fail(tmp_path, monkeypatch, failing) -> None
         sync(descriptor)
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "fsync", full)
+        patch.setattr(os, "fsync", full)
         with contextlib.suppress(OSError):
             train_cam(scenes(6), tmp_path / "run", config)
     assert calls[0] >= failing
@@ -202,7 +201,7 @@ def test_any_write_of_an_import_may_fail(tmp_path, monkeypatch) -> None:
                 return original(*arguments)
 
             with monkeypatch.context() as patch:
-                patch.setattr(store_files.os, name, full)
+                patch.setattr(os, name, full)
                 code = import_bag(recorded, store)
             assert_a_whole_beginning(store, straight)
             assert import_bag(recorded, store) == 0

@@ -6,13 +6,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import signal
 import sys
 import threading
 from typing import Any
 
 from deal_ros.engine.progress import Progress, ProgressCallback, ignore_progress
+from deal_ros.files import json_ready
 
 
 def add_progress_argument(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def report_json(progress: Progress) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON object on one line of stdout, at once. NaN and infinities, which JSON lacks, become null."""
-    print(json.dumps(_finite(value), allow_nan=False), flush=True)
+    print(json.dumps(json_ready(value), allow_nan=False), flush=True)
 
 
 def print_result(result: dict[str, Any], kind: str) -> None:
@@ -48,7 +48,7 @@ def print_result(result: dict[str, Any], kind: str) -> None:
     if kind == "json":
         print_json({"result": result})
     else:
-        print(json.dumps(_finite(result), indent=2, allow_nan=False), flush=True)
+        print(json.dumps(json_ready(result), indent=2, allow_nan=False), flush=True)
 
 
 class ProgressBars:
@@ -79,16 +79,6 @@ class ProgressBars:
         self._bar.update(progress.done - self._bar.n)
         if progress.done >= progress.total:
             self._bar.close()
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 class StopOnInterrupt:

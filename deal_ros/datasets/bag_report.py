@@ -17,8 +17,9 @@ from deal_ros.datasets.bag_reader import Bag
 from deal_ros.datasets.bag_topics import BagTopics
 from deal_ros.datasets.keyframes import KeyframeConfig
 from deal_ros.datasets.store import SampleStore
-from deal_ros.datasets.store_files import StoreError, replace_synced
+from deal_ros.datasets.store_files import StoreError
 from deal_ros.datasets.store_recovery import explain
+from deal_ros.files import write_json
 from deal_ros.pairing import PairingConfig
 
 _REPORTS = "imports"
@@ -154,7 +155,7 @@ def write_report(store: SampleStore, report: ImportReport, start_ns: int, bag: B
     values = {**_fingerprint(start_ns, bag, config), "report": report.to_mapping()}
     try:
         folder.mkdir(exist_ok=True)
-        replace_synced(folder / _file_name(report.sequence), json.dumps(values, indent=1).encode())
+        write_json(folder / _file_name(report.sequence), values)
     except OSError as error:
         raise StoreError(f"{folder}: report not written: {explain(error)}") from error
 

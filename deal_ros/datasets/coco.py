@@ -15,8 +15,6 @@ line per image, into ``.deal_ros/`` beside it, from where single lines are read 
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from numpy.typing import NDArray
 from deal_ros.datasets.base import DatasetError
 from deal_ros.datasets.image_files import DepthKind, DepthMaps, read_rgb
 from deal_ros.datasets.label_cache import FOLDER, make_cache_folder, user_cache_folder
+from deal_ros.files import replacing
 from deal_ros.labels import check_classes
 from deal_ros.sample import IGNORE_ID, Sample
 
@@ -274,16 +273,10 @@ def _digest(annotations: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 def _write_index(folder: Path, name: str, header: dict[str, Any], records: Sequence[dict[str, Any]]) -> Path:
     make_cache_folder(folder)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
-            for record in records:
-                file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
-        Path(temporary).replace(folder / name)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(folder / name, shared=True, synced=False) as partial, partial.open("wb") as file:
+        file.write(json.dumps(header, separators=(",", ":")).encode() + b"\n")
+        for record in records:
+            file.write(json.dumps(record, separators=(",", ":")).encode() + b"\n")
     return folder / name
 
 

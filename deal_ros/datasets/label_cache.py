@@ -8,9 +8,10 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from deal_ros.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +71,8 @@ def _read(path: Path, stamp: str, count: int) -> list[frozenset[str]] | None:
 
 def _write(folder: Path, name: str, values: dict[str, object]) -> None:
     make_cache_folder(folder)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(values, file, separators=(",", ":"))
-        Path(temporary).replace(folder / name)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with replacing(folder / name, shared=True, synced=False) as partial:
+        partial.write_text(json.dumps(values, separators=(",", ":")), encoding="utf-8")
 
 
 def make_cache_folder(folder: Path) -> None:

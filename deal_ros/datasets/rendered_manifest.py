@@ -25,6 +25,7 @@ import numpy as np
 
 from deal_ros.config import to_mapping
 from deal_ros.datasets.base import DatasetError
+from deal_ros.files import replace_file, write_json
 from deal_ros.sample import IGNORE_ID, Sample
 from deal_ros.scenes import Scene, asset_versions
 
@@ -118,10 +119,7 @@ def write_manifest(out: Path, config: Any, classes: Sequence[str], opengl: str, 
         for path in sorted(out.glob(f"*/*/{RECORDS}")):
             folder = path.parent
             values["stores"][str(folder.relative_to(out))] = [dataclasses.asdict(r) for r in read_records(folder)]
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = out / f".{MANIFEST}.new"
-    temporary.write_text(json.dumps(values, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(out / MANIFEST)
+    write_json(out / MANIFEST, values)
 
 
 def read_manifest(path: str | Path) -> dict[str, Any]:
@@ -211,6 +209,4 @@ def cut_records(folder: Path, count: int) -> None:
     """Keep the first ``count`` records."""
     records = read_records(folder)[:count]
     text = "".join(json.dumps(dataclasses.asdict(record), sort_keys=True) + "\n" for record in records)
-    temporary = folder / f"{RECORDS}.new"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / RECORDS)
+    replace_file(folder / RECORDS, text)

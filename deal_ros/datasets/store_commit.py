@@ -11,20 +11,10 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from deal_ros.datasets.store_files import (
-    INCOMING,
-    EncodedSample,
-    StoreError,
-    file_name,
-    remove_files,
-    sync_file,
-    sync_folder,
-    take_over,
-    write_all,
-    write_unsynced,
-)
+from deal_ros.datasets.store_files import INCOMING, EncodedSample, StoreError, file_name, remove_files, take_over
 from deal_ros.datasets.store_index import MAX_LINE_BYTES, Entry, LineError
 from deal_ros.datasets.store_recovery import explain, forget_intent, write_intent
+from deal_ros.files import sync_file, sync_folder, write_all, write_file
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +104,7 @@ def _write(path: Path, index: int, end: int, entries: Sequence[Entry], samples: 
             if isinstance(data, Path):
                 take_over(data, temporary)
             else:
-                write_unsynced(temporary, data)
+                write_file(temporary, data)
             moves.append((temporary, path / file_name(kind, entry.id, extension)))
     folders = {final.parent for _, final in moves}
     with ThreadPoolExecutor(min(_SYNCS, len(moves)), "sync") as pool:

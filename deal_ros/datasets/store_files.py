@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from deal_ros.datasets.base import DatasetError
 from deal_ros.datasets.store_index import Entry
+from deal_ros.files import write_file
 from deal_ros.images import ImageError, encoded_size, metres_from_units, units_from_metres
 from deal_ros.sample import Sample
 
@@ -124,34 +125,6 @@ def file_name(kind: str, name: str, extension: str) -> str:
     return f"{kind}/{name}.{extension}"
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file and wait until the disk has it.
-
-    Raises:
-        OSError: as the system says; the file may then be there in part.
-    """
-    write_unsynced(path, data)
-    sync_file(path)
-
-
-def write_unsynced(path: Path, data: bytes) -> None:
-    """Write a new file without waiting: many written together are synced in less time than one by one."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-    try:
-        write_all(descriptor, data)
-    finally:
-        os.close(descriptor)
-
-
-def sync_file(path: Path) -> None:
-    """Wait until the disk has a file."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def take_over(source: Path, target: Path) -> None:
     """Give a committed file of one store to another: as a hard link, or as a copy on another disk.
 
@@ -167,31 +140,7 @@ def take_over(source: Path, target: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
             raise
-        write_unsynced(target, source.read_bytes())
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """``os.write`` until everything is written."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
-def replace_synced(path: Path, data: bytes) -> None:
-    """Replace a small file atomically: readers see the old or the new one, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.new")
-    write_synced(temporary, data)
-    temporary.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Wait until renames within a folder are on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        write_file(target, source.read_bytes())
 
 
 def remove_files(folder: Path, names: Iterable[str]) -> None:

@@ -8,7 +8,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from deal_ros.datasets.store_files import INCOMING, StoreError, replace_synced
+from deal_ros.datasets.store_files import INCOMING, StoreError
+from deal_ros.files import write_json
 from deal_ros.images import MILLIMETRE
 from deal_ros.labels import check_classes
 
@@ -58,7 +59,7 @@ class StoreHeader:
             "depth_unit_m": self.depth_unit_m,
             "image_format": self.image_format,
         }
-        replace_synced(folder / FILE_NAME, (json.dumps(values, indent=2, ensure_ascii=False) + "\n").encode())
+        write_json(folder / FILE_NAME, values)
 
     @classmethod
     def read(cls, folder: Path) -> StoreHeader:

@@ -15,13 +15,14 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from deal_ros.files import replacing
 
 logger = logging.getLogger(__name__)
 
@@ -280,18 +281,14 @@ class StoreIndex:
 
     def save(self, folder: Path) -> None:
         """Write the cache beside the index, atomically. Failing to is harmless and only logged."""
-        temporary = folder / f".{CACHE_NAME}.{os.getpid()}"
         names = np.array([json.dumps(self.sequences)])
         classes = np.array([json.dumps(self.classes)])
         head = np.array([_CACHE_VERSION, self.end, self.checksum], np.int64)
         try:
-            with temporary.open("wb") as file:
+            with replacing(folder / CACHE_NAME, shared=True, synced=False) as partial, partial.open("wb") as file:
                 np.savez(file, head=head, rows=self.rows, names=names, classes=classes)
-            temporary.replace(folder / CACHE_NAME)
         except OSError as error:
             logger.info("%s: index cache not written: %s", folder, error)
-            with suppress(OSError):  # a read-only mount refuses this, too
-                temporary.unlink()
 
     def load(self, folder: Path, descriptor: int) -> bool:
         """Take over the cache if it describes a beginning of the open ``samples.jsonl``; False otherwise."""

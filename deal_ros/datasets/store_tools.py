@@ -31,10 +31,9 @@ from deal_ros.datasets.store_files import (
     encode_png,
     file_name,
     read_image,
-    replace_synced,
-    sync_folder,
 )
 from deal_ros.datasets.store_index import UNKNOWN_CLASS, Entry
+from deal_ros.files import replace_file, replacing, sync_folder
 from deal_ros.images import metres_from_units, units_from_metres
 from deal_ros.sample import IGNORE_ID
 
@@ -216,8 +215,7 @@ def export_tar(
     files = []
     for number, batch in enumerate(_batches(iter(range(len(store))), samples_per_file)):
         path = out / f"{number:05d}.tar"
-        temporary = path.with_suffix(".part")
-        with tarfile.open(temporary, "w") as archive:
+        with replacing(path, synced=False) as partial, tarfile.open(partial, "w") as archive:
             for index in batch:
                 entry = store.entry(index)
                 for kind, extension in _files_of(entry):
@@ -226,9 +224,8 @@ def export_tar(
                 _add(archive, f"{entry.id}.json", entry.to_line())
                 if report is not None:
                     report(index + 1, len(store))
-        temporary.replace(path)
         files.append(path)
-    replace_synced(out / "store.json", (store.path / "store.json").read_bytes())
+    replace_file(out / "store.json", (store.path / "store.json").read_bytes())
     return files
 
 

@@ -10,7 +10,6 @@ seed and its own number (:func:`seed_step`), so a resumed run draws what an unin
 from __future__ import annotations
 
 import json
-import os
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from deal_ros.files import replacing
 
 FORMAT = "deal_ros checkpoint 1"
 INITIALIZATION = 0xFFFFFFFF
@@ -54,17 +55,11 @@ def save_checkpoint(path: Path, groups: Mapping[str, Mapping[str, Tensor]], stat
     tensors = {f"{group}/{name}": tensor for group, named in groups.items() for name, tensor in named.items()}
     # Tied weights share memory, which safetensors refuses: every tensor is stored by itself.
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        save_file(tensors, str(partial), metadata={"format": FORMAT, "state": json.dumps(state)})
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(tensors, str(partial), metadata={"format": FORMAT, "state": json.dumps(state)})
     except SafetensorError as error:
         raise OSError(f"{path}: checkpoint could not be written: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -147,27 +142,3 @@ def seed_step(seed: int, step: int, rank: int = 0) -> None:
     torch.manual_seed(value)
     np.random.seed(value)
     random.seed(value)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a rename in ``folder`` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small text file so that it is whole or as it was before."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    sync_folder(path.parent)

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,12 +12,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from deal_ros.engine.checkpoint import write_text
 from deal_ros.engine.evidence import CLEAN, DEFAULT
 from deal_ros.engine.evidence_measure import FIXED, RAW, SWEPT, TRUTH_FREE
 from deal_ros.engine.evidence_run import RAW_FOLDER, TEST, VALIDATION, EvidenceRun, read_raw
 from deal_ros.engine.evidence_tables import JUDGED, LABELS, SEEDS, STUDENT, Row, changed, tables
 from deal_ros.engine.plots import plot_bars, plot_lines
+from deal_ros.files import replace_file, write_json
 
 BEGIN, END = "<!-- generated tables: begin -->", "<!-- generated tables: end -->"
 AXES = {"strength": "noise strength", "missing": "share of depth missing", "shift": "misregistration, pixels"}
@@ -94,7 +93,7 @@ def publish(run: EvidenceRun, docs: str | Path) -> Path:
             logger.warning("%s: of other settings than the present ones, left out", record_path.name)
             continue
         folder = docs / "evidence" if name in decided else docs / "evidence" / "trials"
-        write_text(folder / record_path.name, record_path.read_text(encoding="utf-8"))
+        replace_file(folder / record_path.name, record_path.read_bytes())
     return write_results(docs)
 
 
@@ -109,7 +108,7 @@ def write_results(docs: str | Path) -> Path:
     if not records:
         raise ValueError(f"{docs / 'evidence'}: must hold raw records, got none; run `deal evidence CONFIG` first")
     rows = rows_of(records)
-    write_text(docs / "results.json", json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
+    write_json(docs / "results.json", rows, indent=1)
     plots = draw(rows, docs / "images")
     page = docs / "results.md"
     text = page.read_text(encoding="utf-8") if page.is_file() else f"# Results\n\n{BEGIN}\n{END}\n"
@@ -117,7 +116,7 @@ def write_results(docs: str | Path) -> Path:
         raise ValueError(f"{page}: must have the markers {BEGIN} and {END} once each")
     head, tail = text.split(BEGIN)[0], text.split(END)[1]
     pictures = [f"![{path.stem.replace('_', ' ')}](images/{path.name})\n" for path in plots]
-    write_text(page, "\n".join([head + BEGIN, "", *tables(rows, records), *pictures, END + tail]))
+    replace_file(page, "\n".join([head + BEGIN, "", *tables(rows, records), *pictures, END + tail]))
     return page
 
 

@@ -33,7 +33,7 @@ from deal_ros.datasets import open_dataset
 from deal_ros.datasets.base import SampleDataset
 from deal_ros.datasets.rendered import render_dataset
 from deal_ros.datasets.views import ForgottenLabels, Subset, spread
-from deal_ros.engine.checkpoint import CheckpointError, write_text
+from deal_ros.engine.checkpoint import CheckpointError
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.evaluate import evaluate_student
 from deal_ros.engine.evidence import (
@@ -57,6 +57,7 @@ from deal_ros.engine.run_folder import read_result
 from deal_ros.engine.teachers import train_with_teachers
 from deal_ros.engine.train_cam import TrainCamResult, load_cam, train_cam, without_losses
 from deal_ros.engine.train_student import TrainStudentResult, train_student
+from deal_ros.files import json_ready, replace_file, write_json
 from deal_ros.students import read_bundle
 
 logger = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class EvidenceRun:
         chosen = {row: max(found, key=lambda name: found[name]) for row, found in means.items()}
         if means:
             content = {"by": "mean mIoU of raw CAMs at the swept threshold on val", "chosen": chosen, "scores": means}
-            write_text(self.out / CHOSEN, json.dumps(content, indent=2) + "\n")
+            write_json(self.out / CHOSEN, content)
         return chosen
 
     def done(self, cell: Cell, split: str) -> dict[str, Any] | None:
@@ -230,7 +231,7 @@ class EvidenceRun:
         wall["measure_s"] = time.monotonic() - began
         record["wall"] = {name: round(value, 1) for name, value in wall.items()}
         path = self.out / RAW_FOLDER / f"{cell.name}--{split}.json"
-        write_text(path, json.dumps(_rounded(record), separators=(",", ":")) + "\n")
+        replace_file(path, json.dumps(json_ready(_rounded(record)), separators=(",", ":")) + "\n")
 
     def _cam(self, cell: Cell, recipe: Recipe, condition: DepthCondition) -> tuple[TrainCamResult, dict[str, Any]]:
         """Make the CAM run of a cell; return it and its cost. If the gate asks, first the same without losses."""
@@ -386,15 +387,13 @@ def _accounted(run: Path) -> Iterator[dict[str, Any]]:
         if not finished:
             spent["seconds"] += time.monotonic() - began
             spent["commits"] = sorted({*spent["commits"], commit()})
-            write_text(path, json.dumps(spent) + "\n")
+            write_json(path, spent)
 
 
 def _rounded(value: Any) -> Any:
-    """Five decimals are more than any figure here is worth; NaN, which JSON lacks, becomes null."""
+    """Five decimals are more than any figure here is worth."""
     if isinstance(value, dict):
         return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_rounded(item) for item in value]
-    if isinstance(value, (float, np.floating)):
-        return round(float(value), 5) if np.isfinite(value) else None
-    return value
+    return round(float(value), 5) if isinstance(value, (float, np.floating)) else value

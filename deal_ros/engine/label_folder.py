@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from deal_ros.datasets.base import DatasetError, SampleDataset
 from deal_ros.datasets.image_files import read_png8
-from deal_ros.engine.checkpoint import write_text
+from deal_ros.files import replacing, write_json
 from deal_ros.sample import IGNORE_ID
 
 INDEX = "labels.json"
@@ -113,17 +112,13 @@ def write_map(path: Path, mask: NDArray[np.uint8]) -> None:
     done, data = cv2.imencode(".png", mask)
     if not done:
         raise OSError(f"{path}: label map could not be encoded")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path, shared=True, synced=False) as partial:
         partial.write_bytes(data.tobytes())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_index(folder: Path, info: Mapping[str, Any]) -> None:
     """Write labels.json: from now on the folder counts as finished."""
-    write_text(folder / INDEX, json.dumps({"format": FORMAT, **info}, indent=2) + "\n")
+    write_json(folder / INDEX, {"format": FORMAT, **info})
 
 
 def read_index(folder: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ from deal_ros.config import to_mapping
 from deal_ros.datasets import open_dataset
 from deal_ros.datasets.base import DatasetError, SampleDataset
 from deal_ros.datasets.views import Subset, spread
-from deal_ros.engine.checkpoint import CheckpointError, write_text
+from deal_ros.engine.checkpoint import CheckpointError
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.evaluate import evaluate_cam, evaluate_student, student_probabilities
 from deal_ros.engine.label_folder import map_path, read_map
@@ -46,6 +46,7 @@ from deal_ros.engine.report import rows_of, write_report
 from deal_ros.engine.run_folder import RunFolder
 from deal_ros.engine.teachers import TaughtStudent, train_with_teachers
 from deal_ros.engine.train_cam import TrainCamResult, load_cam, train_cam, without_losses
+from deal_ros.files import write_json
 from deal_ros.sample import Sample
 from deal_ros.students import read_bundle
 from deal_ros.visualization import colorize_depth, contact_sheet, heatmap, overlay, save_png
@@ -306,7 +307,7 @@ def _freeze(recipe: Recipe, path: str | Path, out: Path, ranks: Ranks) -> Experi
     elif ranks.first:
         ends = [train.sample_id(0), train.sample_id(len(train) - 1)]
         summary = {"layout": recipe.data.layout, "classes": list(train.classes), "samples": len(train), "ends": ends}
-        write_text(stored, json.dumps(summary, indent=2) + "\n")
+        write_json(stored, summary)
     ranks.barrier()
     return open_data(recipe.data, path, train)
 

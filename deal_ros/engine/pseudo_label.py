@@ -24,12 +24,12 @@ from deal_ros.datasets.base import DatasetError, SampleDataset, data_identity, n
 from deal_ros.datasets.image_files import read_png8
 from deal_ros.datasets.views import spread
 from deal_ros.engine.augmentation import resize_nearest
-from deal_ros.engine.checkpoint import write_text
 from deal_ros.engine.distributed import Ranks, alone
 from deal_ros.engine.label_folder import map_path, write_index, write_map
 from deal_ros.engine.progress import Cancelled, Progress, ProgressCallback, StopRequested, ignore_progress, never_stop
 from deal_ros.engine.run_folder import RunFolder, read_result
 from deal_ros.engine.train_cam import load_cam
+from deal_ros.files import write_json
 from deal_ros.labels import label_vector
 from deal_ros.pseudo_labels import ContourAgreement, PseudoLabelConfig, ThresholdSweep, label_map, refine_cam
 from deal_ros.sample import IGNORE_ID, Sample
@@ -242,7 +242,7 @@ def _threshold(
         choice = {"mode": options.mode, **asdict(found)}
         choice["score"] = None if math.isnan(found.score) else found.score
     if ranks.first:
-        write_text(stored, json.dumps(choice, indent=2) + "\n")
+        write_json(stored, choice)
     return float(choice["threshold"])
 
 

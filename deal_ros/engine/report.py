@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,8 @@ import numpy as np
 import yaml
 
 from deal_ros.config import to_mapping
-from deal_ros.engine.checkpoint import write_text
 from deal_ros.engine.recipe import Recipe
+from deal_ros.files import replace_file, write_json
 
 COLUMNS = ("stage", "losses", "data", "threshold", "mIoU", "contour F", "mAP")
 
@@ -76,7 +75,7 @@ def write_report(
     """Write ``path`` (Markdown) and report.json beside it."""
     content = {"recipe": to_mapping(recipe), "origin": origin, "rows": list(rows)}
     content["evaluations"] = {str(result["seed"]): result["evaluation"] for result in results}
-    write_text(path.with_suffix(".json"), json.dumps(content, indent=2) + "\n")
+    write_json(path.with_suffix(".json"), content)
     lines = [f"# {recipe.name}, losses: {recipe.train_cam.losses.terms}", ""]
     versions = ", ".join(f"{key} {value}" for key, value in origin.items() if key not in ("machine", "commit"))
     seeds = ", ".join(map(str, recipe.seeds))
@@ -115,7 +114,7 @@ def write_report(
             if (path.parent / folder / file).is_file():
                 lines += [f"![{name}]({folder}/{file})", ""]
     lines += ["## Settings", "", "```yaml", yaml.safe_dump(to_mapping(recipe), sort_keys=False).rstrip(), "```", ""]
-    write_text(path, "\n".join(lines))
+    replace_file(path, "\n".join(lines))
 
 
 def _values(entries: Sequence[dict[str, Any]], key: str) -> list[float]:

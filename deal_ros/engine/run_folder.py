@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ from typing import Any
 import yaml
 
 from deal_ros.config import load_yaml
-from deal_ros.engine.checkpoint import CheckpointError, write_text
+from deal_ros.engine.checkpoint import CheckpointError
+from deal_ros.files import json_ready, replace_file, write_json
 
 CONFIG, METRICS, RESULT, LAST, BEST = (
     "config.yaml",
@@ -48,7 +48,7 @@ class RunFolder:
                     " choose another --out, or remove the folder"
                 )
         elif writer:
-            write_text(stored, yaml.safe_dump(resolved, sort_keys=False))
+            replace_file(stored, yaml.safe_dump(resolved, sort_keys=False))
         self._records: list[dict[str, Any]] = []
 
     def __truediv__(self, name: str) -> Path:
@@ -62,18 +62,18 @@ class RunFolder:
     def finish(self, result: Mapping[str, Any]) -> None:
         """Say that the stage is done. Nothing is written to the folder after this."""
         if self.writer:
-            write_text(self.path / RESULT, json.dumps(_plain(result), indent=2) + "\n")
+            write_json(self.path / RESULT, result)
 
     def rewind(self, step: int) -> None:
         """Forget the metrics of ``step`` and later ones: a run that was killed repeats them."""
         path = self.path / METRICS
         self._records = [record for record in read_metrics(self.path) if record["step"] < step]
         if self.writer and path.exists():
-            write_text(path, "".join(json.dumps(record) + "\n" for record in self._records))
+            replace_file(path, "".join(json.dumps(record) + "\n" for record in self._records))
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to metrics.jsonl; it must have a ``step``."""
-        plain = _plain(record)
+        plain = json_ready(record)
         self._records.append(plain)
         if self.writer:
             with (self.path / METRICS).open("a", encoding="utf-8") as file:
@@ -109,21 +109,6 @@ def read_result(path: str | Path) -> dict[str, Any] | None:
         return json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{file}: not readable ({error}); remove it to run this stage again") from error
-
-
-def _plain(value: Any) -> Any:
-    """JSON-ready: NumPy and torch scalars become Python's, NaN and infinities become null."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, Path):
-        return str(value)
-    if hasattr(value, "item"):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def _differences(stored: Any, wanted: Any, where: str = "") -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from deal_ros.datasets.store import SampleStore
-from deal_ros.datasets.store_files import replace_synced
+from deal_ros.files import write_json
 from deal_ros.ros.child import Child, missing_samples, training_command
 from deal_ros.ros.models import confine
 
@@ -359,4 +359,4 @@ class Training:
 
     def _write_note(self, path: Path, note: Mapping[str, Any]) -> None:
         self._note = path
-        replace_synced(path, json.dumps(note, indent=2).encode())  # after a power cut the robot starts with this model
+        write_json(path, note)  # after a power cut the robot starts with this model

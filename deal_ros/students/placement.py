@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from deal_ros.files import sync_file, sync_folder, write_file
+
 
 def place_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write ``files`` into a folder beside ``folder``, sync them, and rename it to ``folder``.
@@ -24,11 +26,9 @@ def place_folder(folder: Path, files: Mapping[str, bytes]) -> None:
     try:
         partial.mkdir()
         for name, content in files.items():
-            with (partial / name).open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-        _sync_folder(partial)
+            write_file(partial / name, content)
+            sync_file(partial / name)
+        sync_folder(partial)
         old = folder.parent / f".{folder.name}.{os.getpid()}.old"
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)  # of a process that had this number before and was killed
@@ -39,7 +39,7 @@ def place_folder(folder: Path, files: Mapping[str, bytes]) -> None:
             if old.exists():
                 old.rename(folder)
             raise
-        _sync_folder(folder.parent)
+        sync_folder(folder.parent)
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -69,11 +69,3 @@ def _alive(process: int) -> bool:
     except PermissionError:
         return True
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

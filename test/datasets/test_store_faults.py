@@ -21,7 +21,6 @@ import numpy as np
 import pytest
 from store_frames import CLASSES, frame
 
-from deal_ros.datasets import store_files
 from deal_ros.datasets.store import SampleStore
 from deal_ros.datasets.store_files import StoreError
 
@@ -137,7 +136,7 @@ def test_a_full_disk_loses_nothing_and_capture_goes_on(tmp_path, monkeypatch, fa
             return write(descriptor, data)
 
         with monkeypatch.context() as patch:
-            patch.setattr(store_files.os, "write", full)
+            patch.setattr(os, "write", full)
             for _ in range(3):
                 if failing <= 3:
                     with pytest.raises(StoreError, match="the disk is full; free some space, nothing stored is lost"):

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint is whole or absent, holds no pickle, and gives an optimiser back exactly."""
 
+import os
 import random
 
 import numpy as np
@@ -9,7 +10,6 @@ import pytest
 import torch
 from torch import nn
 
-from deal_ros.engine import checkpoint
 from deal_ros.engine.checkpoint import (
     CheckpointError,
     load_checkpoint,
@@ -18,7 +18,6 @@ from deal_ros.engine.checkpoint import (
     restore_optimizer,
     save_checkpoint,
     seed_step,
-    write_text,
 )
 
 
@@ -71,7 +70,7 @@ def test_a_failing_disk_leaves_the_checkpoint_before(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(path, {"a": {"x": torch.zeros(2)}}, {"step": 2})
     monkeypatch.undo()
@@ -120,10 +119,3 @@ def test_a_step_has_its_own_randomness():
 
     assert draw(0, 5) == draw(0, 5)
     assert len({draw(0, 5), draw(0, 6), draw(1, 5), draw(0, 5, 1)}) == 4
-
-
-def test_text_is_replaced_whole(tmp_path):
-    write_text(tmp_path / "deep" / "a.txt", "one")
-    write_text(tmp_path / "deep" / "a.txt", "two")
-    assert (tmp_path / "deep" / "a.txt").read_text() == "two"
-    assert len(list((tmp_path / "deep").iterdir())) == 1
