@@ -35,6 +35,7 @@ FLOORS = (
         "images",
         "image_headers",
         "files",
+        "installed",
     },
     {"losses"},
     {"cams", "pseudo_labels", "students", "datasets", "scenes"},

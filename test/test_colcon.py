@@ -64,5 +64,9 @@ def test_the_deal_command_is_on_the_path(prefix):
 
 
 def test_the_installed_copy_is_used(prefix):
-    done = run_there(prefix, "python -c 'import deal_ros; print(deal_ros.__file__)'")
-    assert done.stdout.strip().startswith(str(prefix / "lib")), done.stdout + done.stderr
+    code = "from deal_ros import installed as i; print(i.__file__, i.recipe_file('robot'), i.bundle_folder('tabletop'))"
+    done = run_there(prefix, f'python -c "{code}"')
+    code_file, recipe, bundle = done.stdout.split()
+    share = prefix / "share" / "deal_ros"
+    assert code_file.startswith(str(prefix / "lib")), done.stdout + done.stderr
+    assert (recipe, bundle) == (str(share / "config" / "recipes" / "robot.yaml"), str(share / "models" / "tabletop"))

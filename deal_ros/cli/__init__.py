@@ -99,7 +99,7 @@ def build_parser(verb: str | None = None, module: ModuleType | None = None) -> a
     parser = argparse.ArgumentParser(
         prog="deal",
         description="From labelled RGB-D frames to a segmenter, trained with depth edges.",
-        epilog="example: deal run config/recipes/robot.yaml --data ~/samples --out runs/first",
+        epilog="example: deal run robot --data ~/samples --out runs/first",
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=20, width=110),
     )
     parser.add_argument("--version", action="version", version=f"deal_ros {__version__}")

@@ -6,7 +6,7 @@ A simulated robot is shown household objects, learns them from their names alone
 seen. Simulator, collector, trainer and segmenter run as processes over DDS; every figure is computed in this run.
 
 deal demo                               about eleven minutes on two cores, six objects
-deal demo --model models/tabletop       no training: what a ready model makes of unseen tables
+deal demo --model tabletop              no training: what a ready model makes of unseen tables
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from deal_ros.cli.porch import become
+from deal_ros.installed import bundle_folder
 
 _MODULE = "deal_ros.ros.demo"
 
@@ -24,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the verb's arguments."""
     parser.add_argument("--quick", action="store_true", help="the short form: four objects, three minutes")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep store, models, logs, report and pictures there")
-    parser.add_argument("--model", type=Path, metavar="BUNDLE", help="show this model instead of training one")
+    parser.add_argument("--model", type=bundle_folder, metavar="BUNDLE", help="show this one (tabletop: ours)")
 
 
 def run(args: argparse.Namespace) -> NoReturn:

@@ -20,13 +20,14 @@ from deal_ros.cli.options import (
     open_data,
 )
 from deal_ros.cli.reporting import StopOnInterrupt, add_progress_argument, print_result, progress_reporter
+from deal_ros.installed import bundle_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     add_data_arguments(parser)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--bundle", type=Path, metavar="DIR", help="model bundle")
+    what.add_argument("--bundle", type=bundle_folder, metavar="DIR", help="model bundle; tabletop: ours")
     what.add_argument("--cam", type=Path, metavar="RUN", help="run folder of deal train-cam")
     what.add_argument("--labels", type=Path, metavar="DIR", help="folder of deal pseudo-label")
     parser.add_argument("--refine", choices=("none", "rgb", "rgbd", "crf"), default="none", help="for --cam")

@@ -19,6 +19,7 @@ from deal_ros.cli import UsageError
 from deal_ros.cli.export import size
 from deal_ros.cli.options import add_device_argument
 from deal_ros.cli.reporting import print_json
+from deal_ros.installed import bundle_folder
 
 PARTS = ("torch", "timm", "numpy", "onnxruntime", "safetensors", "rosbags", "mujoco", "rclpy", "pydensecrf2")
 OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
@@ -27,7 +28,11 @@ OPENCV = ("opencv-python-headless", "opencv-python", "opencv-contrib-python-head
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument(
-        "path", nargs="?", type=Path, metavar="PATH", help="bundle or store; default: this installation"
+        "path",
+        nargs="?",
+        type=bundle_folder,
+        metavar="PATH",
+        help="bundle (tabletop: ours) or store; default: this installation",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--image-size", type=size, metavar="HxW", help="of the camera; default: twice the network's")

@@ -12,6 +12,7 @@ import yaml
 
 from deal_ros.cli import UsageError
 from deal_ros.config import load_yaml
+from deal_ros.installed import recipe_file
 
 
 def add_stage_arguments(parser: argparse.ArgumentParser, section: str, example: str = "optimization.steps=500") -> None:
@@ -19,7 +20,10 @@ def add_stage_arguments(parser: argparse.ArgumentParser, section: str, example: 
     from deal_ros.cli.reporting import add_progress_argument
 
     parser.add_argument(
-        "--recipe", type=Path, metavar="FILE", help=f"recipe whose {section} section gives the settings"
+        "--recipe",
+        type=recipe_file,
+        metavar="RECIPE",
+        help=f"recipe (a file, or robot, voc_weaktr, …) whose {section} section gives the settings",
     )
     add_set_argument(parser, example)
     add_device_argument(parser)

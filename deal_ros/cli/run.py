@@ -1,12 +1,12 @@
 # SPDX-FileCopyrightText: 2026 deal_ros contributors
 # SPDX-License-Identifier: Apache-2.0
-"""``deal run config/recipes/robot.yaml --data ~/samples --out runs/first``: a whole experiment from one recipe.
+"""``deal run robot --data ~/samples --out runs/first``: a whole experiment from one recipe.
 
 Train the CAM network, make label maps, train the student, measure, write OUT/report.md with table, curves and pictures.
 Started again with the same --out, it goes on where it stopped.
 
-deal run config/recipes/voc_weaktr.yaml --data VOCdevkit --losses isl,fsl,deal --out runs/voc
-deal run config/recipes/hope_seam.yaml --losses deal --smoke      a minute, on miniature data that it makes itself
+deal run voc_weaktr --data VOCdevkit --losses isl,fsl,deal --out runs/voc
+deal run hope_seam --losses deal --smoke      a minute, on miniature data that it makes itself
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 from deal_ros.cli import UsageError
 from deal_ros.cli.options import add_device_argument, add_set_argument, apply_changes
 from deal_ros.cli.reporting import StopOnInterrupt, add_progress_argument, print_result, progress_reporter
+from deal_ros.installed import recipe_file
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("recipe", type=Path, help="recipe, see config/recipes")
+    parser.add_argument("recipe", type=recipe_file, help="a file, or one of ours by name: robot, voc_weaktr")
     parser.add_argument("--data", type=Path, metavar="PATH", help="data set of the recipe's layout")
     parser.add_argument("--out", type=Path, metavar="DIR", help="default: runs/RECIPE-LOSSES")
     parser.add_argument(

@@ -16,6 +16,7 @@ from deal_ros.engine.evaluate import EvaluateConfig
 from deal_ros.engine.pseudo_label import PseudoLabelStageConfig
 from deal_ros.engine.train_cam import TrainCamConfig
 from deal_ros.engine.train_student import TrainStudentConfig
+from deal_ros.installed import config_folder
 
 Layout = Literal["store", "rendered", "voc", "coco", "bop"]
 
@@ -106,8 +107,13 @@ def load_recipe(path: str | Path, *, smoke: bool = False, changes: Mapping[str, 
         changes: nested settings that replace others, after that.
 
     Raises:
-        ConfigError: if it cannot be read or a setting is unknown or refused.
+        ConfigError: if it is not there or cannot be read, or a setting is unknown or refused.
     """
+    if not Path(path).exists():
+        ours = ", ".join(sorted(file.stem for file in (config_folder() / "recipes").glob("*.yaml")))
+        raise ConfigError(
+            f"{path}: no such recipe; give a file, or the name of one that comes with the package: {ours}"
+        )
     values = load_yaml(path)
     if smoke:
         changed = values.get("smoke") or {}

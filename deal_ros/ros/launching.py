@@ -20,7 +20,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from deal_ros.config import ConfigError, load_yaml
-from deal_ros.ros.config_files import config_folder
+from deal_ros.installed import config_folder, recipe_file
 from deal_ros.ros.transports import large_image_environment
 
 CAMERAS = ("realsense", "orbbec", "oakd", "simulator")
@@ -113,7 +113,7 @@ class Arguments:
         namespace = self["namespace"].strip("/")
         folders = self._folders(f"~/.ros/deal/{namespace}") if namespace else {}
         fallback = "" if self["classes"] else FIRST_MODEL  # its classes would not be those that were asked for
-        recipe = str(config_folder() / "recipes" / "robot.yaml")
+        recipe = str(recipe_file("robot"))
         return {"recipe": recipe, "fallback_model": fallback, **folders}
 
     def overrides(self) -> dict[str, Any]:
@@ -133,9 +133,7 @@ class Arguments:
 
     def recipe(self) -> str:
         """Return the recipe file; a bare name means one of ours."""
-        name = self["recipe"]
-        ours = config_folder() / "recipes" / f"{name}.yaml"
-        return str(ours) if name and "/" not in name and ours.is_file() else name
+        return str(recipe_file(self["recipe"])) if self["recipe"] else ""
 
     def _folders(self, base: str) -> dict[str, str]:
         return {"store": f"{base}/store", "models_folder": f"{base}/models"}

@@ -193,7 +193,7 @@ SAMPLE_COLLECTOR = (
 TRAINER = (
     *_COMMON,
     Parameter("store", "~/.ros/deal/store", "Folder of the sample store to learn from."),
-    Parameter("recipe", "", "Recipe file (config/recipes/*.yaml); needed by ~/start."),
+    Parameter("recipe", "", "Recipe: a file, or the name of one in config/recipes, such as robot; needed by ~/start."),
     Parameter("models_folder", "~/.ros/deal/models", "Runs and bundles are written below this folder."),
     Parameter(
         "options",

@@ -204,7 +204,9 @@ class Training:
                 raise TrainingError(f"a training is {self._status.state} already; call ~/cancel first")
             check_options(options)
             if not recipe.is_file():
-                raise TrainingError(f"recipe {str(recipe)!r} does not exist; set the recipe parameter to a file")
+                raise TrainingError(
+                    f"recipe {str(recipe)!r} does not exist; set the recipe parameter to a file or robot"
+                )
             unseen = check_samples(counts, labelled, min_samples)
             models_folder.mkdir(parents=True, exist_ok=True)
             digest = hashlib.sha256(recipe.read_bytes()).hexdigest()  # an edited recipe is another run

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 
-from deal_ros.ros.config_files import config_folder
+from deal_ros.installed import config_folder
 
 _FAST_DDS_3, _FAST_DDS_2 = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
 _CHOICES = (_FAST_DDS_3, _FAST_DDS_2, "FASTDDS_BUILTIN_TRANSPORTS")

@@ -153,7 +153,10 @@ def test_wrong_use_is_told_with_its_remedy(tmp_path, capsys):
     voc = next(recipe for recipe in RECIPES if recipe.stem == "voc_weaktr")
     assert main(["run", str(voc), "--out", str(tmp_path)]) == WRONG_USE
     assert "--smoke" in capsys.readouterr().err
-    assert main(["run", str(tmp_path / "none.yaml")]) == WRONG_USE
+    assert main(["run", "robto"]) == WRONG_USE
+    assert "robto: no such recipe; give a file, or the name" in capsys.readouterr().err
+    assert main(["run", "voc_weaktr"]) == WRONG_USE  # found by its name
+    assert "--data must name the voc data" in capsys.readouterr().err
     assert main(["run", str(voc), "--losses", "edges"]) == WRONG_USE
     assert "losses must be" in capsys.readouterr().err
     assert main(["run", str(voc), "--data", str(tmp_path / "nothing"), "--out", str(tmp_path / "o")]) == FAILED

@@ -22,7 +22,7 @@ from deal_ros.cli.reporting import ProgressBars
 from deal_ros.datasets.store import SampleStore
 from deal_ros.engine.progress import Progress
 from deal_ros.engine.recipe import load_recipe
-from deal_ros.ros.config_files import config_folder
+from deal_ros.installed import recipe_file
 from deal_ros.ros.demo.judging import TruthfulDataset, Verdict, judge
 from deal_ros.ros.demo.operator import Operator, Show
 from deal_ros.ros.demo.processes import ProcessGroup
@@ -73,7 +73,7 @@ class Demo:
             pictures = [show_sheet(shows, self.settings.objects, self.folder / "unseen_tables.png")]
             if model is None:
                 run = Path(status["run"]) / "seed-0"
-                recipe = load_recipe(config_folder() / "recipes" / self.settings.recipe)
+                recipe = load_recipe(recipe_file(self.settings.recipe))
                 with SampleStore.open(self.folder / "store") as store:
                     dataset = TruthfulDataset(store, truths)
                     scores = score_stages(run, recipe, dataset, JUDGED_SAMPLES)
@@ -95,7 +95,7 @@ class Demo:
         self._start_node("camera_simulator", {**camera, "objects_in_view": min(5, len(settings.objects))})
         self._start_node("segmenter", {"models_folder": models, "model": model or "", "threads": 1})
         if model is None:
-            recipe = config_folder() / "recipes" / settings.recipe
+            recipe = recipe_file(settings.recipe)
             # The demonstration is in a hurry and nothing else runs: no niceness, all cores, no yielding to inference.
             learning = {"store": store, "models_folder": models, "recipe": recipe, "threads": os.cpu_count() or 1}
             self._start_node("trainer", {**learning, "niceness": 0, "min_inference_rate_hz": 0.0})

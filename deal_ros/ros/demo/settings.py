@@ -35,7 +35,7 @@ class DemoSettings:
 
 
 FULL = DemoSettings(
-    recipe="demo.yaml",
+    recipe="demo",
     objects=("milk", "ketchup", "popcorn", "alphabet_soup", "orange_juice", "macaroni_and_cheese"),
     views=20,
     tables=8,
@@ -44,7 +44,7 @@ FULL = DemoSettings(
     show_s=6.0,
 )
 QUICK = DemoSettings(
-    recipe="demo_quick.yaml",
+    recipe="demo_quick",
     objects=("milk", "ketchup", "popcorn", "alphabet_soup"),
     views=8,
     tables=4,

@@ -18,8 +18,8 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from deal_ros.images import ImageError, stamp_ns
+from deal_ros.installed import bundle_folder
 from deal_ros.ros import convert
-from deal_ros.ros.config_files import bundle_folder
 from deal_ros.ros.diagnostics import ERROR, WARN, Rate, Status, Window
 from deal_ros.ros.inputs import CameraInputs
 from deal_ros.ros.lifecycle import ACTIVE, PorchNode

@@ -18,6 +18,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from deal_ros.datasets.store import SampleStore
+from deal_ros.installed import recipe_file
 from deal_ros.ros.diagnostics import ERROR, WARN, Status
 from deal_ros.ros.lifecycle import ACTIVE, PorchNode
 from deal_ros.ros.qos import LATCHED, create_publisher
@@ -99,11 +100,11 @@ class Trainer(PorchNode):
             raise TrainingError(f"the trainer is {self.state}; configure and activate it first")
         p = self.parameters
         if not p["recipe"]:
-            raise TrainingError("no recipe: set the recipe parameter to a file such as config/recipes/robot.yaml")
+            raise TrainingError("no recipe: set the recipe parameter to robot or to a file")
         with SampleStore.open(self._folder("store")) as store:
             counts, labelled = store.counts(), int(store.index.rows["labelled"].sum())
         answer = self._training.start(
-            self._folder("recipe"),
+            recipe_file(p["recipe"]).absolute(),
             self._folder("store"),
             self._folder("models_folder"),
             counts,
