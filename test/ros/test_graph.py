@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -25,6 +26,9 @@ CONDITIONAL = {
 }
 if importlib.util.find_spec("vision_msgs") is None:
     CONDITIONAL["segmentation/label_info"] = "vision_msgs is not installed"
+
+# Of every node, and of ROS itself.
+UNDRAWN = {"diagnostics", "rosout", "parameter_events", "~/transition_event"}
 
 
 def viewed_topics() -> dict[str, set[str]]:
@@ -134,6 +138,27 @@ def test_every_viewed_topic_is_published(graph):
     listened = {f"/{topic}" for name in NODES for topic in graph[name]["subscribe"]}
     for view, topics in viewed_topics().items():
         assert topics <= published | (listened if view == "foxglove" else set()), view
+
+
+def drawn_edges() -> list[tuple[str, set[str], str]]:
+    """Publisher, topics and subscriber of each solid line of the picture in docs/topics.md."""
+    text = (ROOT / "docs" / "topics.md").read_text().split("```mermaid")[1].split("```")[0]
+    found = re.findall(r'^ *(\w+) -- "([^"]+)" --> (\w+)', text, re.M)
+    return [(start, {topic.lstrip("/") for topic in topics.split("<br/>")}, end) for start, topics, end in found]
+
+
+def test_the_drawn_graph_is_the_running_one(graph):
+    roles = {"camera": "camera_simulator"}
+    edges = drawn_edges()
+    for start, topics, end in edges:
+        for node, kind in ((roles.get(start, start), "publish"), (roles.get(end, end), "subscribe")):
+            if node in NODES:
+                named = graph[node][kind] | (CONDITIONAL.keys() if kind == "publish" else set())
+                assert topics <= named, f"{node} does not {kind} {topics - named}"
+    for node in set(NODES) - {"camera_simulator"}:
+        drawn = set().union(*(topics for start, topics, _ in edges if start == node))
+        missing = graph[node]["publish"] - drawn - CONDITIONAL.keys() - UNDRAWN
+        assert not missing, f"{node} also publishes {missing}"
 
 
 def test_nothing_but_diagnostics_and_ros_itself_is_absolute(graph):
