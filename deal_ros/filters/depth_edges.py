@@ -31,6 +31,7 @@ GATE_ZERO = 1 / (1 + math.exp(2.5))
 _PLANAR = ("plane", "lap", "stp")  # forms of 1/z, which is linear on planes
 _STEP_KERNEL = 1 / 4  # an ideal unit step answers 1
 _ROUNDING = 1e-5  # relative depth; planes in float32 stay below it and become exactly 0
+_LEAST_SHARE = 0.1  # of the smallest measured value: a bicubic kernel undershoots it, at a jump of ten times below 0
 _DIRECTIONS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
@@ -241,7 +242,11 @@ def _prepared(
     depth, kept = _measured(resample.select(depth_m), None if valid is None else resample.select(valid), config)
     if config.range_clamp is not None:
         depth = torch.minimum(depth, config.range_clamp * _coarse_median(depth_m, valid, config))
-    values, valid = resample(_FORMS[config.form].prepare(depth), kept)
+    prepared = _FORMS[config.form].prepare(depth)
+    values, valid = resample(prepared, kept)
+    if config.resample.startswith("bicubic") and config.form != "log":
+        least = _LEAST_SHARE * prepared.masked_fill(~kept, math.inf).amin((-2, -1), keepdim=True)
+        values = torch.where(valid, torch.maximum(values, least), values)
     if config.fill and not bool(valid.all()):
         values, valid = fill_holes(values, valid, config.fill)
     valid = erode_validity(valid, config.dilation)

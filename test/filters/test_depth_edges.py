@@ -287,6 +287,18 @@ def test_range_clamp_flattens_a_far_wall():
     assert float(depth_edges(depth, config=_fixed("lap"))[0][..., :8, :].max()) > GATE_ZERO
 
 
+@pytest.mark.parametrize("form", ["relative", "plane", "lap", "stp"])
+@pytest.mark.parametrize("offset", range(0, 16, 3))
+def test_a_jump_of_twenty_times_is_an_edge_on_both_of_its_sides(form, offset):
+    """Bicubic kernels undershoot: 1/z of the far side became negative, and its pixels said that nothing is there."""
+    depth = torch.full((1, 1, 240, 320), 6.0)
+    depth[..., 150 + offset :] = 0.3
+    config = DepthEdgeConfig(form=form, normalization="step", resample="bicubic")
+    edges, _ = depth_edges(depth, config=config, size=(15, 20))
+    beside = (150 + offset) / 16  # its place in pixels of the small image
+    assert bool((edges[0, 0, 2:-2, int(beside - 0.5) : int(beside - 0.5) + 2] > 0.9).all())
+
+
 def test_percentile_is_less_sensitive_to_one_outlier_than_minmax():
     depth = box_on_wall(0.1)
     spiked = depth.clone()
